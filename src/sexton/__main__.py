@@ -1,0 +1,5 @@
+"""`python -m sexton`."""
+
+from sexton.cli import main
+
+main()
