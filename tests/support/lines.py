@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -89,10 +90,8 @@ class Pipe(Lines):
     def __init__(self, what: str) -> None:
         reader, self.write_fd = os.pipe()
         super().__init__(reader, what)
-        try:
+        with contextlib.suppress(PermissionError):  # a user over the limit: 64 kB do for most trees
             fcntl.fcntl(reader, fcntl.F_SETPIPE_SZ, 1 << 20)
-        except PermissionError:
-            pass  # an unprivileged user over the limit: 64 kB do for all but the largest trees
 
     def close_writer(self) -> None:
         """Our own copy of the write end: closed once the processes have theirs, or the end never comes."""

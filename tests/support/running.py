@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Self
 
 from tests.support.lines import DEADLINE, Lines, Pipe
 from tests.support.processes import Handle, children

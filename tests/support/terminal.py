@@ -9,6 +9,7 @@ import select
 import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
+from typing import Self
 
 from tests.support.lines import DEADLINE, DeadlineError
 from tests.support.processes import Handle
