@@ -35,7 +35,7 @@ build: $(BINARIES)
 demo: install
 	$(BIN)/python demo/demo.py
 
-install: .venv/.installed
+install: build/sexton-init .venv/.installed
 
 test: $(BINARIES) .venv/.dev
 	$(BIN)/pytest $(addprefix --sexton-init ,$(filter-out %-aarch64,$(BINARIES))) $(ARGS)
@@ -51,13 +51,14 @@ test: $(BINARIES) .venv/.dev
 	$(PIP) install --upgrade 'pip>=25.1'
 
 # The tools of a build, then sexton itself. Nothing here is done again until what it is made from changes.
-.venv/.installed: .venv/pyvenv.cfg pyproject.toml hatch_build.py | build/sexton-init
-	$(PIP) install --no-build-isolation --editable .
-	ln -sf ../../build/sexton-init $(BIN)/sexton-init
-	@touch $@
-
 .venv/.build: .venv/pyvenv.cfg pyproject.toml
 	$(PIP) install $(GROUPS)
+	@touch $@
+
+# Editable: the package is src/, the program is the one in build/.
+.venv/.installed: .venv/.build
+	$(PIP) install --no-build-isolation --editable .
+	ln -sf ../../build/sexton-init $(BIN)/sexton-init
 	@touch $@
 
 .venv/.dev: .venv/.installed

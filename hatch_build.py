@@ -55,8 +55,10 @@ def compile_init(root: Path, machine: str, output: Path) -> None:
         )
         refuse_wrong_elf(part, machine)
         part.replace(output)
-    except (OSError, subprocess.CalledProcessError) as error:
-        sys.exit(f"sexton-init: {shlex.join(command)}: {error}")
+    except OSError as error:
+        sys.exit(f"sexton-init: cannot run the compiler: {error}")
+    except subprocess.CalledProcessError as error:
+        sys.exit(f"sexton-init: the compiler failed with {error.returncode}: {shlex.join(command)}")
     finally:
         part.unlink(missing_ok=True)
 
