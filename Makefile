@@ -93,11 +93,19 @@ check-python: .venv/.dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	@wc -l $$(git ls-files '*.py') | awk '$$2 != "total" && $$1 >= 500 { print $$2 ": " $$1 " lines, split it"; bad = 1 } END { exit bad }'
+	@wc -l $$(git ls-files '*.py') | awk '$$2 != "total" && $$1 > 500 { print $$2 ": " $$1 " lines, split it"; bad = 1 } END { exit bad }'
 
-# gcc and clang see different things; cppcheck and clang-tidy are told in .clang-tidy what to look for.
+# gcc and clang see different things, and so do the analyzers; .clang-tidy says what is looked for and why not.
+# cppcheck: a struct may be laid out by the kernel, which uses members that we do not.
+WARN := -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes -Wformat=2 -Wundef -Wimplicit-fallthrough
 check-c:
-	gcc @init/cflags -Wshadow -fanalyzer $(DEFINE) -fsyntax-only $(SOURCES)
+	clang @init/cflags $(WARN) $(DEFINE) -fsyntax-only $(SOURCES)
+	for file in $(SOURCES); do \
+	  gcc @init/cflags $(WARN) -Wlogical-op -Wduplicated-cond -fanalyzer $(DEFINE) -c $$file -o /dev/null || exit; done
+	cppcheck --quiet --std=c11 --enable=warning,style,performance,portability --inline-suppr --error-exitcode=1 \
+	  --suppress=unusedStructMember -D_GNU_SOURCE $(DEFINE) $(SOURCES)
+	clang-tidy --quiet $(SOURCES) -- @init/cflags $(DEFINE)
+	@wc -l $(SOURCES) $(wildcard init/*.h) | awk '$$2 != "total" && $$1 > 600 { print $$2 ": " $$1 " lines, split it"; bad = 1 } END { exit bad }'
 
 check-sh:
 	shellcheck .ci/run $$(git ls-files '*.sh')

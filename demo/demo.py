@@ -37,18 +37,15 @@ for i in $(seq {DAEMONS}); do
 done
 """
 
+PYTHON = "import subprocess, sys, threading; subprocess.run(['sh', *sys.argv[1:]]); threading.Event().wait()"
+NODE = """
+require('child_process').spawnSync('sh', process.argv.slice(1), {stdio: 'inherit'});
+setInterval(() => {}, 1e9);
+"""
 SERVERS = {
     "bash": ["bash", "-c", 'sh "$1" "$2"; sleep infinity; exit', "start.sh"],
-    "python": [
-        sys.executable,
-        "-c",
-        "import subprocess, sys, threading; subprocess.run(['sh', *sys.argv[1:]]); threading.Event().wait()",
-    ],
-    "node": [
-        "node",
-        "-e",
-        "require('child_process').spawnSync('sh', process.argv.slice(1), {stdio: 'inherit'}); setInterval(() => 0, 1e9)",
-    ],
+    "python": [sys.executable, "-c", PYTHON],
+    "node": ["node", "-e", NODE],
 }
 
 
