@@ -163,13 +163,23 @@ static void forward(int sig, const siginfo_t *info)
 	}
 }
 
+/* The third INT or TERM at a terminal. While COMMAND runs, a Ctrl-C that reaches us is its business: not counted. */
+static bool impatient(int sig, const siginfo_t *info)
+{
+	if (!st.terminal || cfg.on_exit == ON_EXIT_LEAVE || (sig != SIGINT && sig != SIGTERM))
+		return false;
+	if (st.phase == RUNNING && info->si_code == SI_KERNEL)
+		return false;
+	return ++st.urgent >= 3;
+}
+
 static void on_signal(int sig, const siginfo_t *info)
 {
 	if ((sig == SIGTTIN || sig == SIGTTOU) && !cfg.forward_tty_stops)
 		return;
 	if (sig == SIGCONT)
 		tty_continued();
-	if (st.terminal && (sig == SIGINT || sig == SIGTERM) && ++st.urgent >= 3) {
+	if (impatient(sig, info)) {
 		kill_begin("signal");
 		return;
 	}

@@ -129,7 +129,7 @@ int main(int argc, char **argv, char **envp)
 		tty_start();
 		done = command_start(envp, mask, &inherited);
 		if (done >= 0)
-			return remap(done);
+			return cfg.voice == &native_voice ? done : remap(done);
 		if (cfg.timeout != NEVER)
 			st.timeout_at = now_ns() + cfg.timeout;
 		if (cfg.voice->started)

@@ -180,12 +180,14 @@ static const char *set_events(const char *value)
 	struct stat stat_;
 	if (parse_number(value, INT32_MAX, &fd)) {
 		if (fcntl((int)fd, F_GETFD) < 0)
-			return "an open file descriptor, or a path";
+			return "not an open file descriptor";
 		cfg.events = (int)fd;
 		if (fd > 2)
 			fcntl((int)fd, F_SETFD, FD_CLOEXEC);
 		return NULL;
 	}
+	if (*value == '-' || (*value >= '0' && *value <= '9') || !*value)
+		return "not an open file descriptor, nor a path (./NAME for a file of that name)";
 	bool fifo = stat(value, &stat_) == 0 && S_ISFIFO(stat_.st_mode);
 	int opened = open(value, (fifo ? O_RDWR : O_WRONLY | O_CREAT | O_APPEND) | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, 0644);
 	if (opened < 0)

@@ -164,7 +164,7 @@ ssize_t put(int fd, const char *text, size_t len)
 		return write(fd, text, len);
 	if (S_ISSOCK(stat.st_mode))
 		return send(fd, text, len, MSG_DONTWAIT | MSG_NOSIGNAL);
-	ssize_t n = syscall(SYS_pwritev2, fd, &(struct iovec){ (char *)text, len }, 1, -1, -1, RWF_NOWAIT);
+	ssize_t n = syscall(SYS_pwritev2, fd, &(struct iovec){ (char *)text, len }, 1L, -1L, -1L, (long)RWF_NOWAIT);
 	if (n >= 0 || (errno != EOPNOTSUPP && errno != ENOSYS))
 		return n;
 	/* A terminal: it refuses that flag, but opened anew it has flags of its own. */

@@ -41,7 +41,7 @@ static void prepare(void)
 		line(TRACE, "Registered as child subreaper\n");
 	if (st.pid1 || (prctl(PR_GET_CHILD_SUBREAPER, &subreaper) == 0 && subreaper))
 		return;
-	line(WARN, "Tini is neither PID 1 nor registered as a child subreaper.\n"
+	line(WARN, "Tini is not running as PID 1 and is not a child subreaper.\n"
 	           "Orphans do not come to it, so zombie reaping won't work.\n"
 	           "Run it as PID 1, use the -s option, or set the environment variable TINI_SUBREAPER.\n");
 }
