@@ -25,7 +25,7 @@ static volatile struct failure {
 	bool foreign;     /* an ELF file for another machine */
 } failure;
 
-static bool is_elf(const char *path)
+STARTUP static bool is_elf(const char *path)
 {
 	char magic[SELFMAG];
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -37,7 +37,7 @@ static bool is_elf(const char *path)
 }
 
 /* As execvp does, a file that the kernel does not know, and that is no program for another machine, goes to the shell. */
-static void try_exec(char *path, char **envp)
+STARTUP static void try_exec(char *path, char **envp)
 {
 	execve(path, cfg.command, envp);
 	if (errno == ENOEXEC) {
@@ -58,7 +58,7 @@ static void try_exec(char *path, char **envp)
 	failure.err = errno;
 }
 
-static void exec_command(char **envp)
+STARTUP static void exec_command(char **envp)
 {
 	char path[PATH_SIZE];
 	const char *dirs = DEFAULT_PATH, *name = cfg.command[0];
@@ -89,14 +89,14 @@ static void exec_command(char **envp)
 	failure.err = denied ? EACCES : ENOENT;
 }
 
-static void fail(const char *step)
+STARTUP static void fail(const char *step)
 {
 	failure.err = errno;
 	failure.step = step;
 	_exit(EXIT_USAGE);
 }
 
-static void own_group(void)
+STARTUP static void own_group(void)
 {
 	if (cfg.new_session) {
 		if (setsid() < 0)
@@ -108,7 +108,7 @@ static void own_group(void)
 	}
 }
 
-static _Noreturn void child(char **envp, uint64_t mask, const struct sigaction *chld)
+STARTUP static _Noreturn void child(char **envp, uint64_t mask, const struct sigaction *chld)
 {
 	own_group();
 	if (cfg.user.set && !user_become(&cfg.user))
@@ -126,7 +126,7 @@ static _Noreturn void child(char **envp, uint64_t mask, const struct sigaction *
 	_exit(EXIT_NOT_FOUND);
 }
 
-static int explain(void)
+STARTUP static int explain(void)
 {
 	const char *name = cfg.command[0];
 	int err = failure.err;
@@ -148,7 +148,7 @@ static int explain(void)
 }
 
 /* In place where there is a HOME, else with one more; more has room for that. */
-static char **with_home(char **envp, char **more)
+STARTUP static char **with_home(char **envp, char **more)
 {
 	static char home[sizeof cfg.user.home + 5];
 	size_t n = 0;
@@ -165,7 +165,7 @@ static char **with_home(char **envp, char **more)
 	return more;
 }
 
-static pid_t make_child(char **envp, uint64_t mask, const struct sigaction *chld)
+STARTUP static pid_t make_child(char **envp, uint64_t mask, const struct sigaction *chld)
 {
 	pid_t pid = vfork();
 	if (pid == 0)
@@ -173,7 +173,7 @@ static pid_t make_child(char **envp, uint64_t mask, const struct sigaction *chld
 	return pid;
 }
 
-int command_start(char **envp, uint64_t mask, const struct sigaction *chld)
+STARTUP int command_start(char **envp, uint64_t mask, const struct sigaction *chld)
 {
 	size_t n = 0;
 	while (envp[n])

@@ -16,10 +16,7 @@
 const char licence_text[] =
 	"sexton-init " SEXTON_VERSION "\n"
 	"Copyright (c) 2026 the sexton authors\n"
-	"\n"
-	"MIT licence: you may use, copy, change, merge, publish, distribute, sublicense and sell this software, as long as\n"
-	"this notice goes with every copy of it. It comes as it is, without a warranty of any kind, and nobody is liable for\n"
-	"what comes of using it. The whole text is in the file LICENSE of the source.\n";
+	"MIT licence (SPDX-License-Identifier: MIT); its text is in the file LICENSE of the source.\n";
 
 void print(int fd, const char *text)
 {

@@ -3,6 +3,8 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/auxv.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -23,7 +25,7 @@ static const struct {
 	{ "dumb-init", dumb_init_arguments }, { "catatonit", catatonit_arguments }, { "pause", pause_arguments },
 };
 
-static int configure(int argc, char **argv, char **envp)
+STARTUP static int configure(int argc, char **argv, char **envp)
 {
 	const char *slash = argc ? strrchr(argv[0], '/') : NULL;
 	const char *name = slash ? slash + 1 : argc ? argv[0] : "";
@@ -57,7 +59,7 @@ static uint64_t block_signals(void)
 	return before;
 }
 
-static bool watch_parent(pid_t parent)
+STARTUP static bool watch_parent(pid_t parent)
 {
 	if (!cfg.pdeathsig)
 		return true;
@@ -83,7 +85,7 @@ static int exit_status(void)
 }
 
 /* What COMMAND alone should hold: a pipe that it closes must be closed for its reader. */
-static void close_inherited(void)
+STARTUP static void close_inherited(void)
 {
 	int keep[] = { cfg.events, tty_descriptor() };
 	unsigned from = 3;
@@ -98,7 +100,32 @@ static void close_inherited(void)
 	syscall(SYS_close_range, from, ~0U, 0);
 }
 
-int main(int argc, char **argv, char **envp)
+#if defined(__SANITIZE_ADDRESS__) || (defined(__has_feature) && __has_feature(address_sanitizer))
+static void drop_startup(void)
+{
+}
+#else
+extern char __start_startup[], __stop_startup[], __start_startup_text[], __stop_startup_text[];
+
+static void drop_pages(const char *from, const char *to)
+{
+	uintptr_t page = getauxval(AT_PAGESZ), first = ((uintptr_t)from + page - 1) & -page, end = (uintptr_t)to & -page;
+	if (first < end)
+		munmap((void *)first, end - first);
+}
+
+/* Also the stack below us, where starting went deeper than the loop goes; a page is left for what runs now. */
+static void drop_startup(void)
+{
+	uintptr_t page = getauxval(AT_PAGESZ), here = (uintptr_t)__builtin_frame_address(0) & -page;
+	drop_pages(__start_startup, __stop_startup);
+	drop_pages(__start_startup_text, __stop_startup_text);
+	madvise((void *)(here - 8 * page), 7 * page, MADV_DONTNEED);
+}
+#endif
+
+/* -1: COMMAND runs; else the exit status. */
+STARTUP static int start(int argc, char **argv, char **envp)
 {
 	pid_t parent = getppid();
 	st.watched = ~FAULTS;
@@ -134,16 +161,21 @@ int main(int argc, char **argv, char **envp)
 			st.timeout_at = now_ns() + cfg.timeout;
 		if (cfg.voice->started)
 			cfg.voice->started(st.command);
-		if (reporting()) {
-			char comm[64];
-			proc_comm(st.command, comm, sizeof comm);
-			event_started(st.command, comm);
-		}
+		event_started(st.command, *cfg.command);
 	}
 	close_inherited();
 	/* Ours is not the cwd that somebody wants to unmount. */
 	if (chdir("/") != 0)
 		say(2, "cannot change to /: %e", errno);
+	return -1;
+}
+
+int main(int argc, char **argv, char **envp)
+{
+	int done = start(argc, argv, envp);
+	if (done >= 0)
+		return done;
+	drop_startup();
 	loop();
 	return exit_status();
 }

@@ -45,7 +45,7 @@ bool parse_seconds(const char *text, int64_t *ns)
 
 /* ---- one setter an option: NULL, or what was expected ---- */
 
-static const char *set_signal(const char *value)
+STARTUP static const char *set_signal(const char *value)
 {
 	static const char names[][6] = { "child", "group", "tree" };
 	for (size_t i = 0; i < sizeof names / sizeof *names; i++)
@@ -56,7 +56,7 @@ static const char *set_signal(const char *value)
 	return "child, group or tree";
 }
 
-static const char *set_on_exit(const char *value)
+STARTUP static const char *set_on_exit(const char *value)
 {
 	static const char names[][6] = { "stop", "wait", "leave" };
 	for (size_t i = 0; i < sizeof names / sizeof *names; i++)
@@ -68,7 +68,7 @@ static const char *set_on_exit(const char *value)
 }
 
 /* Calls set for each piece between commas. */
-static const char *each(const char *value, const char *(*set)(const char *))
+STARTUP static const char *each(const char *value, const char *(*set)(const char *))
 {
 	char piece[64];
 	for (const char *end;; value = end + 1) {
@@ -84,7 +84,7 @@ static const char *each(const char *value, const char *(*set)(const char *))
 	}
 }
 
-static const char *map_one(const char *value)
+STARTUP static const char *map_one(const char *value)
 {
 	static const char expected[] = "FROM=TO, both signals such as TERM, SIGTERM, 15 or RTMIN+3; TO may be none";
 	char from[64];
@@ -104,12 +104,12 @@ static const char *map_one(const char *value)
 	return NULL;
 }
 
-static const char *set_map(const char *value)
+STARTUP static const char *set_map(const char *value)
 {
 	return each(value, map_one);
 }
 
-static const char *ok_one(const char *value)
+STARTUP static const char *ok_one(const char *value)
 {
 	unsigned code;
 	if (!parse_number(value, 255, &code))
@@ -118,37 +118,37 @@ static const char *ok_one(const char *value)
 	return NULL;
 }
 
-static const char *set_ok(const char *value)
+STARTUP static const char *set_ok(const char *value)
 {
 	return each(value, ok_one);
 }
 
-static const char *seconds(const char *value, int64_t *out)
+STARTUP static const char *seconds(const char *value, int64_t *out)
 {
 	return parse_seconds(value, out) ? NULL : "seconds, such as 5 or 0.25";
 }
 
-static const char *set_drain(const char *value)
+STARTUP static const char *set_drain(const char *value)
 {
 	return seconds(value, &cfg.drain);
 }
 
-static const char *set_grace(const char *value)
+STARTUP static const char *set_grace(const char *value)
 {
 	return seconds(value, &cfg.grace);
 }
 
-static const char *set_stop_timeout(const char *value)
+STARTUP static const char *set_stop_timeout(const char *value)
 {
 	return seconds(value, &cfg.stop_timeout);
 }
 
-static const char *set_timeout(const char *value)
+STARTUP static const char *set_timeout(const char *value)
 {
 	return seconds(value, &cfg.timeout);
 }
 
-static const char *signal_value(const char *value, int *out)
+STARTUP static const char *signal_value(const char *value, int *out)
 {
 	int sig = signal_number(value);
 	if (sig < 0)
@@ -157,24 +157,24 @@ static const char *signal_value(const char *value, int *out)
 	return NULL;
 }
 
-static const char *set_stop_signal(const char *value)
+STARTUP static const char *set_stop_signal(const char *value)
 {
 	return signal_value(value, &cfg.stop_signal);
 }
 
-static const char *set_pdeathsig(const char *value)
+STARTUP static const char *set_pdeathsig(const char *value)
 {
 	return signal_value(value, &cfg.pdeathsig);
 }
 
-static const char *set_user(const char *value)
+STARTUP static const char *set_user(const char *value)
 {
 	memset(&cfg.user, 0, sizeof cfg.user);
 	return user_resolve(value, &cfg.user);
 }
 
 /* A FIFO is opened for reading too: it then needs no reader to be opened, and a reader that leaves does not end it. */
-static const char *set_events(const char *value)
+STARTUP static const char *set_events(const char *value)
 {
 	unsigned fd;
 	struct stat stat_;
@@ -196,7 +196,7 @@ static const char *set_events(const char *value)
 	return NULL;
 }
 
-static const char *set_verbose(const char *value)
+STARTUP static const char *set_verbose(const char *value)
 {
 	unsigned level;
 	if (!parse_number(value, 3, &level))
@@ -205,12 +205,12 @@ static const char *set_verbose(const char *value)
 	return NULL;
 }
 
-static const char *boolean(const char *value, unsigned *out)
+STARTUP static const char *boolean(const char *value, unsigned *out)
 {
 	return parse_number(value, 1, out) ? NULL : "0 or 1";
 }
 
-static const char *set_quiet(const char *value)
+STARTUP static const char *set_quiet(const char *value)
 {
 	unsigned on;
 	const char *expected = boolean(value, &on);
@@ -219,7 +219,7 @@ static const char *set_quiet(const char *value)
 	return expected;
 }
 
-static const char *set_pause(const char *value)
+STARTUP static const char *set_pause(const char *value)
 {
 	unsigned on;
 	const char *expected = boolean(value, &on);
@@ -252,7 +252,7 @@ static const struct option {
 
 #define OPTIONS (sizeof options / sizeof *options)
 
-void config_defaults(void)
+STARTUP void config_defaults(void)
 {
 	cfg.voice = &native_voice;
 	cfg.name = "sexton-init";
@@ -269,7 +269,7 @@ void config_defaults(void)
 		cfg.map[sig] = (uint8_t)sig;
 }
 
-static bool set(const char *what, const struct option *option, const char *value)
+STARTUP static bool set(const char *what, const struct option *option, const char *value)
 {
 	const char *wrong = option->set(value);
 	if (!wrong)
@@ -280,7 +280,7 @@ static bool set(const char *what, const struct option *option, const char *value
 }
 
 /* They are for this sexton-init alone: COMMAND's environment is without them, so that a guard further down starts clean. */
-bool config_environment(char **envp)
+STARTUP bool config_environment(char **envp)
 {
 	bool good = true;
 	char **keep = envp;
@@ -301,7 +301,7 @@ bool config_environment(char **envp)
 	return good;
 }
 
-static const struct option *find(const char *arg, size_t len)
+STARTUP static const struct option *find(const char *arg, size_t len)
 {
 	for (const struct option *option = options; option < options + OPTIONS; option++)
 		if (strncmp(option->name, arg, len) == 0 && !option->name[len])
@@ -309,14 +309,14 @@ static const struct option *find(const char *arg, size_t len)
 	return NULL;
 }
 
-static int usage(const char *fmt, const char *arg)
+STARTUP static int usage(const char *fmt, const char *arg)
 {
 	say(FATAL, fmt, arg);
 	say(FATAL, "'%s --help' lists the options", cfg.name);
 	return EXIT_USAGE;
 }
 
-int config_arguments(int argc, char **argv)
+STARTUP int config_arguments(int argc, char **argv)
 {
 	int at = 1, verbose = 0;
 	for (; at < argc && argv[at][0] == '-' && argv[at][1]; at++) {

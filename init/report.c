@@ -264,8 +264,12 @@ static const char *how(int status, char *out, size_t size)
 	return out;
 }
 
-void event_started(pid_t pid, const char *comm)
+/* The name that the kernel gives it; /proc has still our own while the exec is under way. */
+STARTUP void event_started(pid_t pid, const char *path)
 {
+	char comm[16];
+	const char *slash = strrchr(path, '/');
+	format(comm, sizeof comm, "%s", slash ? slash + 1 : path);
 	event("started", ",\"pid\":%d,\"comm\":%j", pid, comm);
 }
 
@@ -305,7 +309,7 @@ void event_empty(void)
 
 /* ---- our own words ---- */
 
-static void native_started(pid_t command)
+STARTUP static void native_started(pid_t command)
 {
 	say(2, "started %s as %d", cfg.command[0], command);
 }

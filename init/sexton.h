@@ -131,6 +131,14 @@ struct state {
 	siginfo_t held;         /* the stop signal that waits for the drain */
 };
 
+/*
+ * Code and text that only starting needs lie together, and main() gives their pages back before the loop: an idle
+ * sexton-init is small. Nothing that runs in the loop may be marked, nor call what is marked; a test reads the machine
+ * code for that.
+ */
+#define STARTUP __attribute__((section("startup"), noinline))
+#define STARTUP_TEXT __attribute__((section("startup_text")))
+
 extern struct config cfg;
 extern struct state st;
 
@@ -237,7 +245,7 @@ void say(int level, const char *fmt, ...);    /* to stderr, with the name before
 ssize_t put(int fd, const char *text, size_t len); /* one write that does not block; -1: errno */
 int format(char *out, size_t size, const char *fmt, ...);
 int vformat(char *out, size_t size, const char *fmt, va_list args);
-void event_started(pid_t pid, const char *comm);
+void event_started(pid_t pid, const char *path);
 void event_signalled(int sig, pid_t pid, enum scope scope);
 void event_reaped(pid_t pid, const char *comm, int status, bool adopted);
 void event_stopping(const char *why, int left);

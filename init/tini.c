@@ -37,7 +37,7 @@ static void line(int level, const char *fmt, ...)
 static void prepare(void)
 {
 	int subreaper = 0;
-	if (cfg.subreaper && !st.pid1)
+	if (cfg.subreaper)
 		line(TRACE, "Registered as child subreaper\n");
 	if (st.pid1 || (prctl(PR_GET_CHILD_SUBREAPER, &subreaper) == 0 && subreaper))
 		return;
