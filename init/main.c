@@ -100,7 +100,10 @@ STARTUP static void close_inherited(void)
 	syscall(SYS_close_range, from, ~0U, 0);
 }
 
-#if defined(__SANITIZE_ADDRESS__) || (defined(__has_feature) && __has_feature(address_sanitizer))
+#ifndef __has_feature /* gcc */
+#define __has_feature(name) 0
+#endif
+#if defined(__SANITIZE_ADDRESS__) || __has_feature(address_sanitizer)
 static void drop_startup(void)
 {
 }
