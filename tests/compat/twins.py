@@ -116,7 +116,7 @@ class Case:
 
 
 def signal_state(case: Case) -> Callable[[], None]:
-    """What makes the case's signal state in the child; Python ignores PIPE and XFSZ, and the inits must not see that."""
+    """What makes the case's signal state in the child; Python ignores PIPE and XFSZ: the inits must not see it."""
 
     def prepare() -> None:
         for sig in range(1, signal.NSIG):
