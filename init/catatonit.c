@@ -133,6 +133,7 @@ int catatonit_arguments(int argc, char **argv)
 	cfg.on_exit = ON_EXIT_LEAVE;
 	cfg.subreaper = true;
 	cfg.no_job_control = true;
+	cfg.leave_faults = true;
 	cfg.in_child = correct_listen_pid;
 	cfg.map[SIGTSTP] = 0;
 	memcpy(cfg.exec_status, (int[]){ 1, 1, 1 }, sizeof cfg.exec_status);

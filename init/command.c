@@ -140,8 +140,8 @@ STARTUP static int explain(void)
 		say(FATAL, "cannot execute %s: it is built for another machine than this one", name);
 	else if (failure.found)
 		say(FATAL, "cannot execute %s: the interpreter that its first line (or its ELF header) names is missing", name);
-	else if (err == ENOENT)
-		say(FATAL, strchr(name, '/') ? "cannot execute %s: no such file" : "cannot execute %s: not found in PATH", name);
+	else if (err == ENOENT && !strchr(name, '/'))
+		say(FATAL, "cannot execute %s: not found in PATH", name);
 	else
 		say(FATAL, "cannot execute %s: %e", name, err);
 	return cfg.exec_status[err == ENOENT ? 0 : err == EACCES ? 1 : 2];

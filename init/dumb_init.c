@@ -241,7 +241,6 @@ int dumb_init_arguments(int argc, char **argv)
 	cfg.subreaper = false;
 	cfg.no_job_control = true;
 	cfg.forward_tty_stops = true;
-	cfg.forward_faults = true;
 	cfg.suspend_self = true;
 	cfg.reset_signals = true;
 	memcpy(cfg.exec_status, (int[]){ 2, 2, 2 }, sizeof cfg.exec_status);

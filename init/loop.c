@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #define STRANGERS 32
+#define PIDFD_SIGNAL_PROCESS_GROUP 4UL /* linux/pidfd.h, since 6.9 */
 
 int64_t now_ns(void)
 {
@@ -99,10 +100,22 @@ static int send_each(int sig, const siginfo_t *info, pid_t group)
 	return 0;
 }
 
+/* Linux 6.9 can queue for a whole group; older kernels, only for one process at a time. */
+static int queue_for_group(int sig, const siginfo_t *info)
+{
+	int fd = (int)syscall(SYS_pidfd_open, st.command, 0);
+	int result = fd < 0 ? -1 : (int)syscall(SYS_pidfd_send_signal, fd, sig, info, PIDFD_SIGNAL_PROCESS_GROUP);
+	if (fd >= 0)
+		close(fd);
+	return result;
+}
+
 static int send_scope(int sig, const siginfo_t *queued, enum scope scope)
 {
 	if (scope == SCOPE_CHILD || !st.group)
 		return queued ? (int)syscall(SYS_rt_sigqueueinfo, st.command, sig, queued) : kill(st.command, sig);
+	if (queued && scope == SCOPE_GROUP && queue_for_group(sig, queued) == 0)
+		return 0;
 	if (st.proc && (queued || (scope == SCOPE_TREE && !st.pid1)))
 		return send_each(sig, queued, scope == SCOPE_GROUP ? st.group : 0);
 	return kill(scope == SCOPE_TREE && st.pid1 ? -1 : -st.group, sig);

@@ -14,7 +14,10 @@ struct state st;
 
 #define BIT(sig) (UINT64_C(1) << ((sig)-1))
 
-/* Those that a fault of our own raises are left alone: blocked, a fault would kill us all the same, but silently. */
+/*
+ * Sent by somebody they are forwarded like any other; a fault of our own kills us although they are blocked.
+ * tini and catatonit leave them alone.
+ */
 #define FAULTS (BIT(SIGFPE) | BIT(SIGILL) | BIT(SIGSEGV) | BIT(SIGBUS) | BIT(SIGABRT) | BIT(SIGTRAP) | BIT(SIGSYS))
 
 static const struct {
@@ -52,10 +55,11 @@ STARTUP static int configure(int argc, char **argv, char **envp)
 }
 
 /* The kernel's own call: the C library would keep three signals for itself, and COMMAND would not get its mask back. */
-static uint64_t block_signals(void)
+static uint64_t block_signals(uint64_t set)
 {
 	uint64_t before = 0;
-	syscall(SYS_rt_sigprocmask, SIG_BLOCK, &st.watched, &before, sizeof before);
+	st.watched = set;
+	syscall(SYS_rt_sigprocmask, SIG_SETMASK, &set, &before, sizeof before);
 	return before;
 }
 
@@ -131,8 +135,7 @@ static void drop_startup(void)
 STARTUP static int start(int argc, char **argv, char **envp)
 {
 	pid_t parent = getppid();
-	st.watched = ~FAULTS;
-	uint64_t mask = block_signals();
+	uint64_t mask = block_signals(~UINT64_C(0));
 	struct sigaction inherited, standard = { .sa_handler = SIG_DFL };
 	st.self = getpid();
 	st.pid1 = st.self == 1;
@@ -140,10 +143,8 @@ STARTUP static int start(int argc, char **argv, char **envp)
 	int done = configure(argc, argv, envp);
 	if (done >= 0)
 		return done;
-	if (cfg.forward_faults) {
-		st.watched = ~UINT64_C(0);
-		block_signals();
-	}
+	if (cfg.leave_faults)
+		block_signals(~FAULTS);
 	/* Ignored, SIGCHLD would make the kernel bury our children, and their statuses with them. */
 	sigaction(SIGCHLD, &standard, &inherited);
 	/* Whoever is asked for more than COMMAND must be the parent of what comes of it. */

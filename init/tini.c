@@ -205,6 +205,7 @@ int tini_arguments(int argc, char **argv)
 	cfg.on_exit = ON_EXIT_LEAVE;
 	cfg.subreaper = false;
 	cfg.no_job_control = true;
+	cfg.leave_faults = true;
 	memcpy(cfg.exec_status, (int[]){ EXIT_NOT_FOUND, EXIT_CANNOT_EXEC, 1 }, sizeof cfg.exec_status);
 
 	if (argc == 2 && strcmp(argv[1], "--version") == 0) {
