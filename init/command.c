@@ -119,7 +119,7 @@ STARTUP static _Noreturn void child(char **envp, uint64_t mask, const struct sig
 	if (cfg.reset_signals)
 		mask = 0;
 	for (int sig = 1; cfg.reset_signals && sig <= NSIG_MAX; sig++)
-		signal(sig, SIG_DFL);
+		(void)signal(sig, SIG_DFL);
 	syscall(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, sizeof mask);
 	exec_command(envp);
 	failure.failed = true;

@@ -78,7 +78,7 @@ STARTUP static bool watch_parent(pid_t parent)
 
 static int remap(int code)
 {
-	return cfg.ok[code / 8] & 1u << code % 8 ? 0 : code;
+	return (cfg.ok[code / 8] & 1u << code % 8) ? 0 : code;
 }
 
 static int exit_status(void)
