@@ -110,6 +110,19 @@ check-c:
 check-sh:
 	shellcheck .ci/run $$(git ls-files '*.sh')
 
+# --- the rest ---
+
+# An input that fails is left in build/, with the command that runs it again.
+fuzz: build/fuzz-proc build/fuzz-options
+	for name in proc options; do \
+	  mkdir -p build/corpus-$$name && build/fuzz-$$name -max_total_time=$(SECONDS_EACH) -close_fd_mask=3 -verbosity=0 -print_final_stats=1 \
+	    -dict=tests/fuzz/$$name.dict -artifact_prefix=build/fuzz-$$name- build/corpus-$$name || exit; done
+
+build/fuzz-options: WRAP := -Wl,--wrap=open
+build/fuzz-%: tests/fuzz/%.c $(PARTS)
+	@mkdir -p build
+	clang @init/cflags $(SANITIZE) -fsanitize=fuzzer -Dmain=unused_main $(DEFINE) -Iinit $(SOURCES) $< $(WRAP) -o $@
+
 bench: install
 	$(BIN)/python -m bench.init
 

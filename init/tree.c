@@ -259,7 +259,7 @@ static void send_visit(const struct member *member, void *arg)
 	const struct sweep *sweep = sending->sweep;
 	const struct proc_stat *stat = &member->stat;
 	sending->live++;
-	if ((sweep->group && stat->pgrp != sweep->group) || (sweep->stopped && stat->state != 'T'))
+	if (sweep->group && stat->pgrp != sweep->group)
 		return;
 	if (sweep->mark) {
 		if (set_has(&told, stat->pid, stat->start))
@@ -271,7 +271,7 @@ static void send_visit(const struct member *member, void *arg)
 	}
 	if (!sweep->sig)
 		return;
-	if (send_to(member, sweep->sig, sweep->info) != 0) {
+	if (!sweep->sent && send_to(member, sweep->sig, sweep->info) != 0) {
 		if (errno == EPERM)
 			say(0, "may not send SIG%S to %d (%s): it belongs to another user; give sexton-init CAP_KILL", sweep->sig,
 			    stat->pid, stat->comm);
@@ -281,9 +281,10 @@ static void send_visit(const struct member *member, void *arg)
 		if (sweep->killed)
 			list_add(sweep->killed, stat);
 		event_killed(stat->pid, stat->comm);
-	} else if (sweep->mark && stat->state == 'T') {
-		/* A stopped process acts on the stop signal only when it goes on. */
-		send_to(member, SIGCONT, NULL);
+	} else if (sweep->mark || sweep->sent) {
+		event_told(stat->pid, stat->comm, sweep->sig);
+		if (stat->state == 'T')
+			send_to(member, SIGCONT, NULL); /* stopped, it acts on the stop signal only when it goes on */
 	}
 }
 

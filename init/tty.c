@@ -26,7 +26,7 @@ static pid_t tty_group(int fd)
  * As PID 1 of a namespace whose group leader stayed outside, our group and the terminal's both read 0. Then a read asks
  * the kernel itself: with SIGTTIN blocked, one from the background fails with EIO, and one of no bytes takes nothing.
  */
-STARTUP static bool reads_as_foreground(void)
+static bool reads_as_foreground(void)
 {
 	int fd = open("/dev/tty", O_RDWR | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
 	if (fd < 0)
@@ -37,7 +37,7 @@ STARTUP static bool reads_as_foreground(void)
 	return !background;
 }
 
-STARTUP void tty_start(void)
+void tty_start(void)
 {
 	pid_t group = -1;
 	for (int fd = 0; fd <= 2 && tty < 0; fd++)

@@ -100,6 +100,7 @@ class Case:
     before: tuple[str, ...] = ()  # words between the place and the init: unshare, setpriv
     blocked: frozenset[int] = frozenset()
     ignored: frozenset[int] = frozenset()
+    path: str | None = None  # PATH; the init is then started by its whole name
 
     def words(self) -> tuple[dict[str, str], list[str]]:
         """The variables and the words."""
@@ -144,12 +145,14 @@ class Side:
         env, words = case.words()
         found = shutil.which(words[0], path=str(self.folder))
         assert found, f"{words[0]} is not among {NAMES}"
+        if case.path is not None:
+            words[0] = found
         return stack.enter_context(
             start(
                 [*case.before, *words],
                 place=case.place,
                 host=host or [self.monster, "2", "host"],
-                env={"PATH": self.path(), "LC_ALL": "C"} | env,
+                env={"PATH": self.path() if case.path is None else case.path, "LC_ALL": "C"} | env,
                 preexec=signal_state(case),
                 **how,
             )

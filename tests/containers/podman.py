@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, Any, Self
 
 from tests.support.lines import DEADLINE, DeadlineError
 from tests.support.processes import Stat, children, stat
@@ -140,7 +140,7 @@ class Podman:
     def close(self) -> None:
         """Remove every container by its id, then end the namespace and the storage."""
         for pod in self.call("pod", "ls", "--quiet", "--no-trunc").out.split():
-            self.call("pod", "rm", "--force", pod)
+            self.call("pod", "rm", "--force", "--time=0", pod)
         for container in self.call("ps", "--all", "--quiet", "--no-trunc").out.split():
             self.call("rm", "--force", "--time=0", container)
         assert self._unshare.stdin
@@ -150,7 +150,7 @@ class Podman:
         self._unshare.stdout.close()
         shutil.rmtree(self.home)
 
-    def __enter__(self) -> Podman:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

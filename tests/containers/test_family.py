@@ -9,7 +9,7 @@ import pytest
 
 from tests.containers.family import MONSTER, Ending, Starter
 from tests.containers.podman import environ
-from tests.support.monsters import double_forked, group_changer, join, orphan, setsid_daemon, stubborn
+from tests.support.monsters import double_forked, group_changer, join, orphan, setsid_daemon
 
 TERM, HUP, QUIT, KILL = signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGKILL
 
@@ -92,7 +92,11 @@ def test_the_end_of_the_command_stops_the_rest(start: Starter) -> None:
 
 @pytest.mark.parametrize(
     ("scope", "reached"),
-    [("child", {"command": 1}), ("group", {"command": 1, "member": 2}), ("tree", {"command": 1, "member": 2, "daemon": 7})],
+    [
+        ("child", {"command": 1}),
+        ("group", {"command": 1, "member": 2}),
+        ("tree", {"command": 1, "member": 2, "daemon": 7}),
+    ],
 )
 def test_kill_forwards_a_signal_to_the_scope(start: Starter, scope: str, reached: dict[str, int]) -> None:
     # HUP ends a polite monster, so who got it is told by the log; who did not is told TERM at the end.
@@ -167,7 +171,9 @@ def test_what_exec_leaves_is_reaped_and_stopped(start: Starter) -> None:
     family = start("as command polite")
     family.await_note("ready")
     for _ in range(5):
-        ended = family.container.exec(MONSTER, "/log", *join("times 2 fork exit 0", "as daemon " + double_forked(), "await 1"))
+        ended = family.container.exec(
+            MONSTER, "/log", *join("times 2 fork exit 0", "as daemon " + double_forked(), "await 1")
+        )
         assert ended.code == 0, ended.err
     family.await_note("ready", 5)
     # Of each exec: the two zombies that it left. (The middle of the double fork it waited for.)

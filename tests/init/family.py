@@ -103,6 +103,7 @@ class Starter:
         options: str | Sequence[str],
         *statements: str,
         command: Sequence[str | Path] = (),
+        without_us: bool = False,
         env: Mapping[str, str] | None = None,
         stdin: int | None = subprocess.DEVNULL,
         before: Sequence[str | Path] = (),
@@ -110,17 +111,27 @@ class Starter:
         report: bool = True,
         preexec: Callable[[], None] | None = None,
     ) -> Family:
-        """Start `sexton-init OPTIONS -- monster LOG STATEMENTS`, or `command`; `before` is put before sexton-init."""
+        """Start `sexton-init OPTIONS -- monster LOG STATEMENTS`, or `command`.
+
+        `before` is put before sexton-init; its words MONSTER and LOG become the program and its log.
+        `without_us`: the command alone, to compare with.
+        """
         log, stream = Pipe("the monsters' log"), Pipe("the events")
         self.stack.callback(log.close)
         self.stack.callback(stream.close)
-        words = options.split() if isinstance(options, str) else list(options)
+        words: list[str | Path] = list(options.split() if isinstance(options, str) else options)
         if report:
             words = ["--events", str(stream.write_fd), *words]
         if statements:
             command = [self.monster, str(log.write_fd), *join(*statements)]
+        if command:
+            words += ["--", *command]
+        names: dict[str | Path, str | Path] = {"MONSTER": self.monster, "LOG": str(log.write_fd)}
         run = start(
-            [*before, init or self.init, *words, *(["--", *command] if command else [])],
+            [
+                *(names.get(word, word) for word in before),
+                *(command if without_us else [init or self.init, *words]),
+            ],
             place=mode.place,
             proc=mode.proc,
             host=[self.monster, str(log.write_fd), "host"],
@@ -132,6 +143,6 @@ class Starter:
         self.stack.enter_context(run)
         return Family(run, log, stream)
 
-    def plain(self, *words: str | Path, env: Mapping[str, str] | None = None, **how: Any) -> Running:
+    def plain(self, *words: str | Path, before: Sequence[str | Path] = (), **how: Any) -> Running:
         """Start `sexton-init WORDS` as a plain child of the test: for what leaves no process behind."""
-        return self.stack.enter_context(start([self.init, *words], place=Place.HERE, env=env, **how))
+        return self.stack.enter_context(start([*before, self.init, *words], place=Place.HERE, **how))

@@ -8,14 +8,15 @@
  *
  * modifiers: times N, as LABEL, fork, daemon (double fork), setsid, group (own process group), chain N (N deep),
  *            thread (the rest runs in a thread, not the leader, which stays), pids (fork into a new PID namespace)
- * actions:   polite     logs each signal and ends at a stop signal (TERM INT QUIT HUP)
+ * actions:   polite     logs each signal and ends at a stop signal (TERM INT QUIT HUP, and 39, which queues)
  *            stubborn   logs each signal and stays
  *            ignore     ignores TERM INT QUIT HUP, and stays
  *            plain      default dispositions, stays
  *            stopped    stops itself; when continued, polite
  *            hold       waits for one byte on stdin
  *            await N    waits until N monsters have said that they are ready
- *            wait       waits for every child
+ *            wait       waits for every child; mourn: until each forked child is a zombie, and leaves it one
+ *            block SIG; disregard SIG (SIG_IGN); both stay so over exec
  *            exit N; die SIG (of it); raise SIG; say WORD; exec PROGRAM ARG...
  *            comet N    a process that is always another one: fork and exit, N times, then stays
  *            bomb N     every process forks on, until N were born, then all stay
@@ -41,6 +42,8 @@
 #include <unistd.h>
 
 static int log_fd;
+static pid_t forked[4096]; /* by this process, for mourn */
+static int forks;
 static const char *label = "-";
 static struct {
 	int ready, born;
@@ -100,7 +103,7 @@ static _Noreturn void live(int ends)
 			note("got", " %d %d", sig, info.si_value.sival_int);
 		else
 			note("got", " %d -", sig);
-		if (ends && (sig == SIGTERM || sig == SIGINT || sig == SIGQUIT || sig == SIGHUP))
+		if (ends && (sig == SIGTERM || sig == SIGINT || sig == SIGQUIT || sig == SIGHUP || sig == 39))
 			_exit(0);
 	}
 }
@@ -233,8 +236,12 @@ static char **statement(char **w)
 		statement(w + 1);
 		label = before;
 	} else if (IS("fork")) {
-		if (fork_or_fail() == 0)
+		pid_t pid = fork_or_fail();
+		if (pid == 0) {
+			forks = 0;
 			end_of_child(w);
+		}
+		forked[forks++ % 4096] = pid;
 	} else if (IS("daemon")) {
 		pid_t middle = fork_or_fail();
 		if (middle == 0) {
@@ -296,6 +303,15 @@ static char **statement(char **w)
 	} else if (IS("wait")) {
 		while (waitpid(-1, NULL, 0) > 0 || errno == EINTR)
 			;
+	} else if (IS("mourn")) {
+		siginfo_t info;
+		while (forks > 0)
+			waitid(P_PID, (id_t)forked[--forks], &info, WEXITED | WNOWAIT);
+	} else if (IS("block")) {
+		unsigned long bit = 1UL << (n - 1); /* the kernel's own call: libc keeps 32 and 33 back */
+		syscall(SYS_rt_sigprocmask, SIG_BLOCK, &bit, NULL, sizeof bit);
+	} else if (IS("disregard")) {
+		signal(n, SIG_IGN);
 	} else if (IS("exit")) {
 		_exit(n);
 	} else if (IS("die")) {
