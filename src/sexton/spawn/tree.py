@@ -64,8 +64,9 @@ class Tree(_ends.Owner):
                 break
 
     @classmethod
-    def _unawaited(cls, args: _start.Command, options: _start.Options, popen: dict[str, Any]) -> Self:
-        """A tree whose start is not waited for: run() reads of a failure at the end."""
+    def unawaited(cls, args: _start.Command, settings: _start.Settings) -> Self:
+        """A tree whose start is not waited for (require is not looked at); check_start() is to be called in the end."""
+        options, popen = _start.split(settings)
         tree = cls.__new__(cls)
         tree._begin(args, options, _start.start(args, options, options.contain, popen))
         return tree
@@ -86,6 +87,7 @@ class Tree(_ends.Owner):
         self._speaking = threading.Lock()
         self._reading = False
         self._asked = 0
+        self._watchers = 0
         self._mine = True
         self._unreachable: list[_processes.Process] = []
         self.adopt()
@@ -99,9 +101,10 @@ class Tree(_ends.Owner):
         except BaseException:  # an interrupt, in the midst of a start
             self.close()
             raise
-        self._check_start()
+        self.check_start()
 
-    def _check_start(self) -> None:
+    def check_start(self) -> None:
+        """Raise what kept the command from running; only once the guard has said it or has gone."""
         record = self._record
         if record.pid and not record.failed:
             return
@@ -164,7 +167,36 @@ class Tree(_ends.Owner):
             if self._guard_lost():
                 self._unreachable = _rescue.end(f"{_rescue.MARK}={self.mark}".encode())
                 self._record.rescued = not self._unreachable
-            _ends.close(self._end)
+            if not self._watchers:
+                _ends.close(self._end)
+
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[int | None]:
+        """The descriptor that is readable when listen() has something to do; None when the guard has gone."""
+        with self._turn:
+            closed = self._record.closed
+            self._watchers += not closed
+        try:
+            yield None if closed else self._end.fileno()
+        finally:
+            with self._turn:
+                self._watchers -= not closed
+                if self._record.closed and not self._watchers:
+                    _ends.close(self._end)
+
+    def listen(self) -> None:
+        """Take what the guard has said by now; waits for nothing."""
+        self._await(lambda: False, 0)
+
+    @property
+    def over(self) -> bool:
+        """The guard has gone, as far as we have listened."""
+        return self._record.closed
+
+    @property
+    def ending(self) -> bool:
+        """The command has ended, and the guard stops or leaves what is left by itself."""
+        return self._record.closed or (self._record.exited is not None and self._options.on_exit != "wait")
 
     def _bury_guard(self) -> None:
         if self._popen:
@@ -262,10 +294,13 @@ class Tree(_ends.Owner):
 
         None: the grace that the tree was started with. Raises LeftoversError.
         """
-        words = "stop" if grace is None else f"stop {_start.seconds('grace', grace)}"
-        self._order(words)
+        self.ask_to_stop(grace)
         self.wait()
         return self.receipt
+
+    def ask_to_stop(self, grace: float | None = None) -> None:
+        """What stop() does, without waiting for the end."""
+        self._order("stop" if grace is None else f"stop {_start.seconds('grace', grace)}")
 
     def kill(self) -> Receipt:
         """SIGKILL to the whole tree, until nothing is left. Raises LeftoversError."""
@@ -284,7 +319,7 @@ class Tree(_ends.Owner):
 
     def processes(self) -> tuple[_processes.Process, ...]:
         """Every living process of the tree, parents first; pids as this process sees them."""
-        self._await(lambda: False, 0)
+        self.listen()
         if self._record.closed:
             return tuple(self._unreachable)
         found = [process for process in _processes.descendants(self.guard) if process.state != "Z"]
@@ -296,7 +331,7 @@ class Tree(_ends.Owner):
     def receipt(self) -> Receipt:
         """Which processes the guard had to do with, and how each ended, as far as it is known now."""
         if self._mine:
-            self._await(lambda: False, 0)
+            self.listen()
         return self._record.receipt(self.contain)
 
     def events(self, timeout: float | None = None) -> Iterator[events.Event]:
