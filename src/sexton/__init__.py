@@ -19,12 +19,13 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _FROM_SPAWN = frozenset(
-    "DEVNULL PIPE STDOUT CalledProcessError CompletedProcess Receipt TimeoutExpired Tree check_call check_output run".split()
+    {"DEVNULL", "PIPE", "STDOUT", "CalledProcessError", "CompletedProcess", "Receipt", "TimeoutExpired", "Tree"}
+    | {"check_call", "check_output", "run"}
 )
 
 
 def __getattr__(name: str) -> object:
-    """What sexton.spawn has, imported when it is first asked for: `sexton init` pays for nothing that it does not use."""
+    """What sexton.spawn has, imported when it is first asked for: `sexton init` pays for nothing it does not use."""
     if name not in _FROM_SPAWN:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from sexton import spawn

@@ -1,7 +1,7 @@
 """What a guard reports, as frozen dataclasses: one class for each event line of sexton-init.
 
-`parse` gives the object of a line. `time` is in unix seconds; pids are as the guard sees them (with contain="pidns", those
-of the namespace); a signal is its name without SIG ("TERM"). The lines are described in sexton-init(1), EVENTS.
+`parse` gives the object of a line. `time` is in unix seconds; pids are as the guard sees them (with contain="pidns",
+those of the namespace); a signal is its name without SIG ("TERM"). The lines are described in sexton-init(1), EVENTS.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Started(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failed(Event):
-    """The command was not started: `errno` says why to programs, `text` to people, `step` is "exec" or what came before."""
+    """The command was not started: `errno` and `text` say why; `step` is "exec" or what came before it."""
 
     name: ClassVar[str] = "failed"
     errno: int = 0

@@ -2,12 +2,12 @@
 
 from subprocess import DEVNULL, PIPE, STDOUT
 
+from sexton.spawn._errors import CalledProcessError, CompletedProcess, TimeoutExpired
 from sexton.spawn._processes import Holder, Process
 from sexton.spawn._receipt import Entry, Receipt
+from sexton.spawn._run import check_call, check_output, run
 from sexton.spawn._start import Options, Settings
-from sexton.spawn.errors import CalledProcessError, CompletedProcess, TimeoutExpired
-from sexton.spawn.run import check_call, check_output, run
-from sexton.spawn.tree import Tree
+from sexton.spawn._tree import Tree
 
 __all__ = [
     "DEVNULL",

@@ -1,8 +1,8 @@
 """Descriptors that a forked child must not keep.
 
 A guard ends its tree when the owner's end of their socket is closed: by everybody who has it. A child that was only
-forked has it too, and would keep the tree after its parent's death; so a child closes them first of all. A program that is
-executed never has them: they are close-on-exec.
+forked has it too, and would keep the tree after its parent's death; so a child closes them first of all. A program that
+is executed never has them: they are close-on-exec.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from collections.abc import Callable
 from weakref import WeakSet
 
 _lock = threading.RLock()  # a fork in a signal handler must not wait for the frame that it interrupted
@@ -87,5 +86,4 @@ def _in_parent() -> None:
     _lock.release()
 
 
-_hooks: dict[str, Callable[[], None]] = {"before": _before, "after_in_parent": _in_parent, "after_in_child": _in_child}
-os.register_at_fork(**_hooks)  # type: ignore[call-overload]  # the stub has each of its three only by itself
+os.register_at_fork(before=_before, after_in_parent=_in_parent, after_in_child=_in_child)

@@ -8,8 +8,10 @@ import select
 import time
 from typing import IO, TYPE_CHECKING, Any
 
+from sexton.spawn._start import milliseconds
+
 if TYPE_CHECKING:
-    from sexton.spawn.tree import Tree
+    from sexton.spawn._tree import Tree
 
 CHUNK = 1 << 16
 
@@ -17,7 +19,7 @@ CHUNK = 1 << 16
 class Exchange:
     """Feeds stdin, gathers stdout and stderr, and hears the guard, until the tree is over.
 
-    A pipe that a stranger holds does not keep it: when nothing of the tree is left, what is in the pipes is all there is.
+    A pipe that a stranger holds does not keep it: when nothing of the tree is left, what is in the pipes is all.
     """
 
     def __init__(self, tree: Tree, data: Any = None) -> None:
@@ -47,13 +49,14 @@ class Exchange:
         until = None if timeout is None else time.monotonic() + timeout
         with self._tree.watched() as guard:
             if guard is not None:
-                self._poll.register(guard, select.POLLIN)
+                self._poll.register(guard, select.POLLRDHUP)  # its end; what it says before can wait, and wakes nobody
             try:
                 while not self._tree.over:
                     left = None if until is None else until - time.monotonic()
                     if left is not None and left <= 0:
-                        return False
-                    for fd, _ in self._poll.poll(None if left is None else left * 1000 + 0.999):
+                        self._tree.listen()
+                        return self._tree.over
+                    for fd, _ in self._poll.poll(milliseconds(left)):
                         self._ready(fd)
             finally:
                 if guard is not None:

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
 
 GONE = (FileNotFoundError, ProcessLookupError, PermissionError)
 
@@ -83,7 +86,7 @@ def children(pid: int) -> list[int]:
             with open(f"/proc/{pid}/task/{thread}/children", "rb") as file:
                 found += [int(child) for child in file.read().split()]
         except FileNotFoundError:
-            if os.path.exists("/proc/self/task/%d/children" % os.getpid()):
+            if os.path.exists(f"/proc/self/task/{os.getpid()}/children"):
                 continue  # that thread has ended
             return [one.pid for one in everyone() if one.ppid == pid]  # a kernel without CONFIG_PROC_CHILDREN
         except GONE:
@@ -116,18 +119,12 @@ def descendants(pid: int) -> list[Process]:
 
 def with_cmdline(process: Process) -> Process:
     """The same, with its command line."""
-    return Process(
-        process.pid, process.ppid, process.name, process.state, process.start, cmdline(process.pid)
-    )
+    return Process(process.pid, process.ppid, process.name, process.state, process.start, cmdline(process.pid))
 
 
 def marked(mark: bytes) -> list[Process]:
     """Everybody whose environment had this entry ("NAME=value") when it was executed."""
-    found = []
-    for process in everyone():
-        if process.state != "Z" and carries(process.pid, mark):
-            found.append(process)
-    return found
+    return [process for process in everyone() if process.state != "Z" and carries(process.pid, mark)]
 
 
 def carries(pid: int, mark: bytes) -> bool:

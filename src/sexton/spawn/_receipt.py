@@ -77,7 +77,9 @@ class Receipt:
 
 
 def _how(entry: Entry) -> str:
-    return {"command": "the command", "adopted": "an orphan", "signal": "signalled"}.get(entry.how, f"found by the {entry.how}")
+    return {"command": "the command", "adopted": "an orphan", "signal": "signalled"}.get(
+        entry.how, f"found by the {entry.how}"
+    )
 
 
 def _end(entry: Entry) -> str:

@@ -1,8 +1,8 @@
 """When a guard was itself killed: whom it left behind is found by the mark in the environment, and ended.
 
 A tree whose guard was killed with SIGKILL is not contained any more (but for pidns and cgroup, where the kernel holds
-it). What is left then is the mark: every process that was executed with the environment of the tree carries it. One that
-was given another environment (env -i) is not found so.
+it). What is left then is the mark: every process that was executed with the environment of the tree carries it. One
+that was given another environment (env -i) is not found so.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import math
 import os
 import subprocess
 import uuid
@@ -99,7 +100,7 @@ def seconds(name: str, value: float) -> str:
 
 
 class Settings(TypedDict, total=False):
-    """Every keyword of a Tree. The first part is that of subprocess.Popen, the second that of Options."""
+    """Every keyword of run(). The first part is that of subprocess.Popen, the second that of Options."""
 
     bufsize: int
     executable: Word | None
@@ -127,7 +128,6 @@ class Settings(TypedDict, total=False):
 
     stop_signal: int | str
     grace: float
-    timeout: float | None
     lease: float | None
     on_owner_lost: Literal["stop", "keep", "lease"]
     on_exit: Literal["stop", "wait", "leave"]
@@ -135,6 +135,12 @@ class Settings(TypedDict, total=False):
     require: Contain | None
     listen: str | None
     rlimits: Mapping[str, int | tuple[int, int]]
+
+
+class TreeSettings(Settings, total=False):
+    """Those of a Tree; for run() the timeout is its own."""
+
+    timeout: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +172,7 @@ def argv(args: Command, *, shell: bool, executable: Word | None) -> list[str | b
     return words
 
 
-def split(settings: Settings) -> tuple[Options, dict[str, Any]]:
+def split(settings: Settings | TreeSettings) -> tuple[Options, dict[str, Any]]:
     """What is the guard's, and what is subprocess'."""
     ours: dict[str, Any] = {}
     theirs: dict[str, Any] = {}
@@ -175,7 +181,9 @@ def split(settings: Settings) -> tuple[Options, dict[str, Any]]:
     return Options(**ours), theirs
 
 
-def start(args: Command, options: Options, contain: Contain, popen: Mapping[str, Any], mark: str | None = None) -> Started:
+def start(
+    args: Command, options: Options, contain: Contain, popen: Mapping[str, Any], mark: str | None = None
+) -> Started:
     """Start a guard with the command behind it. Raises BinaryNotFound, UsageError and what subprocess.Popen raises.
 
     `popen`: the keywords of subprocess.Popen. `mark`: the tree's name in the environment, if it has one already.
@@ -207,17 +215,22 @@ def start(args: Command, options: Options, contain: Contain, popen: Mapping[str,
     return Started(child, ours, mark, contain)
 
 
+def milliseconds(seconds: float | None) -> float | None:
+    """A time limit as poll(2) has it, rounded up: never early, and 0 does not wait."""
+    return None if seconds is None else math.ceil(max(seconds, 0) * 1000)
+
+
 @functools.lru_cache(maxsize=4)
-def guard_path(named: str | None) -> str:
+def guard_path(named: str | None) -> str:  # noqa: ARG001 - what it depends on, for the cache
     """Where sexton-init is. `named`: what SEXTON_INIT says now. Raises BinaryNotFound."""
     return os.path.abspath(_binary.find())
 
 
 def with_mark(env: Mapping[Any, Any] | None, mark: str) -> dict[Any, Any]:
     """The environment with the mark by which the tree is found if its guard is lost."""
-    marked: dict[Any, Any] = dict(os.environ if env is None else env)
-    marked[MARK] = mark
-    return marked
+    if env is None:
+        return {**os.environb, MARK.encode(): mark.encode()}  # as bytes: subprocess has nothing to encode
+    return {**env, MARK: mark}
 
 
 class CannotContain(ContainmentError):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import subprocess
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sexton.errors import SextonError
-from sexton.spawn._processes import Holder
-from sexton.spawn._receipt import Receipt
+
+if TYPE_CHECKING:
+    from sexton.spawn._processes import Holder
+    from sexton.spawn._receipt import Receipt
 
 
 class CompletedProcess(subprocess.CompletedProcess[Any]):

@@ -10,9 +10,9 @@ from subprocess import PIPE
 from typing import Any, Unpack
 
 from sexton.spawn import _processes, _start
+from sexton.spawn._errors import CalledProcessError, CompletedProcess, TimeoutExpired
 from sexton.spawn._exchange import Exchange
-from sexton.spawn.errors import CalledProcessError, CompletedProcess, TimeoutExpired
-from sexton.spawn.tree import Tree
+from sexton.spawn._tree import Tree
 
 SIGINT_WAIT = 0.25  # seconds that an interrupted command has to end by itself, as subprocess has it
 
@@ -24,17 +24,19 @@ def run(
     capture_output: bool = False,
     timeout: float | None = None,
     check: bool = False,
-    **settings: Unpack[_start.Settings],  # type: ignore[misc]  # timeout is the caller's here, not the guard's
+    **settings: Unpack[_start.Settings],
 ) -> CompletedProcess:
     """Run a command to its end and to that of all that came of it: subprocess.run with nothing left over.
 
     When the command has ended, what is left of its tree is stopped (see on_exit in Options). With a timeout it returns
-    within timeout + grace, whatever grandchildren hold the pipes; TimeoutExpired has the output so far and who held them.
+    within timeout + grace, whatever grandchildren hold the pipes; TimeoutExpired has the output so far and who held
+    them.
 
     Called from the main thread of a program at a terminal, the command gets the terminal's foreground, as from a shell;
     a Ctrl-C that ends it raises KeyboardInterrupt.
 
-    Raises TimeoutExpired, CalledProcessError (check=True), OSError where the command cannot be executed, and what Tree does.
+    Raises TimeoutExpired, CalledProcessError (check=True), OSError where the command cannot be executed, and what Tree
+    does.
     """
     if input is not None:
         if settings.get("stdin") is not None:
@@ -112,7 +114,10 @@ def _interrupted(tree: Tree) -> None:
 
 
 def check_call(
-    args: _start.Command, *, timeout: float | None = None, **settings: Unpack[_start.Settings]  # type: ignore[misc]
+    args: _start.Command,
+    *,
+    timeout: float | None = None,
+    **settings: Unpack[_start.Settings],
 ) -> int:
     """Run a command, and raise CalledProcessError if its exit code is not 0; gives 0."""
     return run(args, timeout=timeout, check=True, **settings).returncode

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import select
-import subprocess
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from types import TracebackType
-from typing import IO, Any, Literal, Self, Unpack
+from typing import IO, TYPE_CHECKING, Any, Literal, Self, Unpack
 
 from sexton import events
 from sexton.errors import LeftoversError, NotOwner, SextonError
 from sexton.spawn import _ends, _processes, _rescue, _start
-from sexton.spawn._receipt import Receipt
+from sexton.spawn._errors import TimeoutExpired
 from sexton.spawn._record import Record, name_of
-from sexton.spawn.errors import TimeoutExpired
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Callable, Iterator
+    from types import TracebackType
+
+    from sexton.spawn._receipt import Receipt
 
 Scope = Literal["child", "group", "tree"]
 
@@ -29,9 +32,9 @@ class Tree(_ends.Owner):
             tree.processes()
         print(tree.receipt)
 
-    A guard (sexton-init) starts the command and is the parent of all that loses its own: a daemon that made a session of
-    its own is still of the tree. The tree ends when it is stopped, when the `with` is left, when its command ends (see
-    on_exit) and when its owner dies, by SIGKILL too (see on_owner_lost).
+    A guard (sexton-init) starts the command and is the parent of all that loses its own: a daemon that made a session
+    of its own is still of the tree. The tree ends when it is stopped, when the `with` is left, when its command ends
+    (see on_exit) and when its owner dies, by SIGKILL too (see on_owner_lost).
 
     The keywords are those of subprocess.Popen and, for the guard, those of Options. The command has a process group of
     its own, and SEXTON_TREE in its environment. preexec_fn runs in the guard, before the guard.
@@ -39,8 +42,8 @@ class Tree(_ends.Owner):
     Usable from any thread, and makes none. A forked child of the owner is not the owner: there every method raises
     NotOwner, and its end stops nothing.
 
-    Raises OSError as subprocess does where the command cannot be executed; ContainmentError, GuardError, BinaryNotFound,
-    UsageError.
+    Raises OSError as subprocess does where the command cannot be executed; ContainmentError, GuardError,
+    BinaryNotFound, UsageError.
 
     args                    as given
     stdin, stdout, stderr   our ends of the pipes, as subprocess has them, or None
@@ -49,7 +52,7 @@ class Tree(_ends.Owner):
     contain                 what holds the tree: "subreaper", "pidns" or "cgroup"
     """
 
-    def __init__(self, args: _start.Command, **settings: Unpack[_start.Settings]) -> None:
+    def __init__(self, args: _start.Command, **settings: Unpack[_start.TreeSettings]) -> None:
         options, popen = _start.split(settings)
         if popen.get("process_group") is None and not popen.get("start_new_session"):
             popen["process_group"] = 0  # out of our group it has not the terminal's foreground, and gives nobody's away
@@ -68,7 +71,7 @@ class Tree(_ends.Owner):
         """A tree whose start is not waited for (require is not looked at); check_start() is to be called in the end."""
         options, popen = _start.split(settings)
         tree = cls.__new__(cls)
-        tree._begin(args, options, _start.start(args, options, options.contain, popen))
+        Tree._begin(tree, args, options, _start.start(args, options, options.contain, popen))
         return tree
 
     def _begin(self, args: _start.Command, options: _start.Options, started: _start.Started) -> None:
@@ -152,7 +155,7 @@ class Tree(_ends.Owner):
         """What the guard said; None when it said nothing for so long, b"" when it has gone."""
         poll = select.poll()
         poll.register(self._end, select.POLLIN)
-        if not poll.poll(None if seconds is None else max(seconds, 0) * 1000 + 0.999):
+        if not poll.poll(_start.milliseconds(seconds)):
             return None
         try:
             return self._end.recv(1 << 16)
@@ -232,7 +235,9 @@ class Tree(_ends.Owner):
 
     def _check_owner(self) -> None:
         if not self._mine:
-            raise NotOwner(f"the tree of {self.args!r} (guard {self.guard}) belongs to the process that forked this one")
+            raise NotOwner(
+                f"the tree of {self.args!r} (guard {self.guard}) belongs to the process that forked this one"
+            )
 
     # --- what one can ask ---
 
@@ -274,7 +279,9 @@ class Tree(_ends.Owner):
     def _ended(self) -> int:
         if self._unreachable:
             names = ", ".join(str(process) for process in self._unreachable)
-            raise LeftoversError(f"of {self.args!r} there is still alive after SIGKILL: {names}; look at them with ps(1)")
+            raise LeftoversError(
+                f"of {self.args!r} there is still alive after SIGKILL: {names}; look at them with ps(1)"
+            )
         code = self.returncode
         return -9 if code is None else code
 
@@ -385,7 +392,8 @@ class Tree(_ends.Owner):
         record = getattr(self, "_record", None)
         if record is None or record.closed or not self._mine:
             return
-        warnings.warn(f"the tree of {self.args!r} (guard {self.guard}) is still running", ResourceWarning, source=self)
+        said = f"the tree of {self.args!r} (guard {self.guard}) is still running"
+        warnings.warn(said, ResourceWarning, stacklevel=2, source=self)
         self.close()
 
     def __repr__(self) -> str:
