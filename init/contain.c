@@ -184,7 +184,7 @@ static int make_cgroup(void)
 	format(file, sizeof file, "%s/cgroup.kill", directory);
 	bool can_kill = faccessat(AT_FDCWD, file, W_OK, 0) == 0;
 	format(file, sizeof file, "%s/cgroup.procs", directory);
-	procs = can_kill ? open(file, O_WRONLY | O_CLOEXEC) : -1;
+	procs = can_kill ? above_stdio(open(file, O_WRONLY | O_CLOEXEC)) : -1;
 	if (procs >= 0)
 		return -1;
 	say(FATAL, "--contain: cgroup cannot be had: %s has no cgroup.kill for us (Linux 5.14 has it)", directory);

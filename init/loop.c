@@ -124,7 +124,7 @@ static int queue_for_group(int sig, const siginfo_t *info)
 
 static int send_scope(int sig, const siginfo_t *queued, enum scope scope)
 {
-	if (scope == SCOPE_TREE && st.pid1 && !queued)
+	if (scope == SCOPE_TREE && !queued && tree_atomic())
 		return kill(-1, sig);
 	if (scope == SCOPE_TREE && st.proc)
 		return send_each(sig, queued, 0);
@@ -314,10 +314,11 @@ IDLE static void turn(void)
 		on_deadline();
 	else if (sig != SIGCHLD)
 		on_signal(sig, &info);
-	bool any = reap();
+	/* A signal of another kind says nothing of the dead, and they will say so themselves. */
+	bool any = (sig == SIGCHLD || sig == 0 || st.phase >= STOPPING) && reap();
 	if (st.command_ended)
 		on_command_end();
-	else if (any && st.phase >= STOPPING)
+	if (any && st.phase >= STOPPING)
 		stop_continue();
 }
 

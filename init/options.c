@@ -190,7 +190,7 @@ static const char *set_events(const char *value)
 	if (*value == '-' || (*value >= '0' && *value <= '9') || !*value)
 		return "not an open file descriptor, nor a path (./NAME for a file of that name)";
 	bool fifo = stat(value, &stat_) == 0 && S_ISFIFO(stat_.st_mode);
-	int opened = open(value, (fifo ? O_RDWR : O_WRONLY | O_CREAT | O_APPEND) | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, 0644);
+	int opened = above_stdio(open(value, (fifo ? O_RDWR : O_WRONLY | O_CREAT | O_APPEND) | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, 0644));
 	if (opened < 0)
 		return strerror(errno);
 	cfg.events = opened;

@@ -308,7 +308,7 @@ static bool bind_listener(void)
 		return false;
 	}
 	strcpy(address.sun_path, cfg.listen);
-	listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	listener = above_stdio(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
 	mode_t mask = umask(0177);
 	bool bound = listener >= 0 && bind(listener, (struct sockaddr *)&address, sizeof address) == 0;
 	int err = errno;

@@ -234,6 +234,7 @@ struct sweep {
 int tree_signal(const struct sweep *sweep); /* how many live processes it saw; sig 0 only marks */
 void tree_mark(const struct proc_stat *stat);
 bool tree_told_anyone(void);
+bool tree_atomic(void);
 void tree_forget(void);
 int tree_names(struct names *names);        /* who is alive; returns how many */
 int tree_strangers(pid_t *pids, int max);   /* who is alive and no child of ours */
@@ -246,6 +247,7 @@ void tty_command_stopped(int sig);
 void tty_continued(void);
 void tty_suspend_self(void);
 int tty_descriptor(void);   /* ours, or -1 */
+int above_stdio(int fd);    /* fd, moved out of the way of 0, 1 and 2 if they were closed */
 
 /* report.c */
 void say(int level, const char *fmt, ...);    /* to stderr, with the name before it and the line's end; see vformat() */

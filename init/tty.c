@@ -16,6 +16,15 @@
 static int tty = -1;      /* the controlling terminal, or -1 */
 static bool foreground;   /* we had it when we started */
 
+int above_stdio(int fd)
+{
+	if (fd < 0 || fd > 2)
+		return fd;
+	int moved = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+	close(fd);
+	return moved;
+}
+
 static pid_t tty_group(int fd)
 {
 	int group;
@@ -44,7 +53,7 @@ void tty_start(void)
 		if ((group = tty_group(fd)) >= 0)
 			tty = fd;
 	if (tty < 0) {
-		tty = open("/dev/tty", O_RDWR | O_NOCTTY | O_CLOEXEC);
+		tty = above_stdio(open("/dev/tty", O_RDWR | O_NOCTTY | O_CLOEXEC));
 		if (tty >= 0)
 			group = tty_group(tty);
 	} else {
