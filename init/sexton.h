@@ -172,9 +172,14 @@ bool is_stop_signal(int sig);           /* TERM INT QUIT HUP */
 const char *user_resolve(const char *spec, struct user *out); /* NULL, or what is wrong with spec */
 bool user_become(const struct user *user);                    /* in the child; false: errno */
 
+/* A signal's disposition as the kernel holds it (its struct sigaction); all zero is SIG_DFL. */
+struct disposition {
+	unsigned long word[4];
+};
+
 /* command.c */
 /* mask: the signal mask COMMAND gets. Returns -1, or the exit status when it could not be started (said why). */
-int command_start(char **envp, uint64_t mask, const struct sigaction *chld);
+int command_start(char **envp, uint64_t mask, const struct disposition *chld);
 
 /* loop.c */
 int64_t now_ns(void);

@@ -9,12 +9,12 @@
  * holds, or that process is gone and the signal reaches nobody.
  */
 #include "sexton.h"
+#include "sys.h"
 
 #include <errno.h>
 #include <linux/capability.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #define PF_KTHREAD 0x00200000
@@ -118,7 +118,7 @@ static bool look(pid_t pid, bool hold, struct member *member)
 {
 	member->pidfd = -1;
 	if (hold) {
-		member->pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+		member->pidfd = (int)CALL(SYS_pidfd_open, pid, 0);
 		if (member->pidfd < 0 && errno == ESRCH)
 			return false;
 	}
@@ -239,9 +239,9 @@ static int send_to(const struct member *member, int sig, const siginfo_t *info)
 {
 	pid_t pid = member->stat.pid;
 	if (member->stat.ppid == st.self)
-		return info ? (int)syscall(SYS_rt_sigqueueinfo, pid, sig, info) : kill(pid, sig);
+		return info ? (int)CALL(SYS_rt_sigqueueinfo, pid, sig, info) : kill(pid, sig);
 	if (member->pidfd >= 0)
-		return (int)syscall(SYS_pidfd_send_signal, member->pidfd, sig, info, 0);
+		return (int)CALL(SYS_pidfd_send_signal, member->pidfd, sig, info, 0);
 	/* No pidfd on this kernel: it gets its turn when it comes to us as an orphan. */
 	errno = ESRCH;
 	return -1;
@@ -317,7 +317,7 @@ bool tree_atomic(void)
 {
 	struct __user_cap_header_struct header = { _LINUX_CAPABILITY_VERSION_3, 0 };
 	struct __user_cap_data_struct caps[2] = { { 0 } };
-	return st.pid1 && (!st.proc || (syscall(SYS_capget, &header, caps) == 0 && caps[0].effective & 1u << CAP_KILL));
+	return st.pid1 && (!st.proc || (CALL(SYS_capget, &header, caps) == 0 && caps[0].effective & 1u << CAP_KILL));
 }
 
 struct strangers {
