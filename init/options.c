@@ -1,5 +1,6 @@
 /* The command line and the environment. Both set options through one table; the command line comes second and wins. */
 #include "sexton.h"
+#include "sys.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -178,19 +179,19 @@ static const char *set_user(const char *value)
 static const char *set_events(const char *value)
 {
 	unsigned fd;
-	struct stat stat_;
+	struct statx stat;
 	if (parse_number(value, INT32_MAX, &fd)) {
-		if (fcntl((int)fd, F_GETFD) < 0)
+		if (CALL(SYS_fcntl, (int)fd, F_GETFD) < 0)
 			return "not an open file descriptor";
 		cfg.events = (int)fd;
 		if (fd > 2)
-			fcntl((int)fd, F_SETFD, FD_CLOEXEC);
+			CALL(SYS_fcntl, (int)fd, F_SETFD, FD_CLOEXEC);
 		return NULL;
 	}
 	if (*value == '-' || (*value >= '0' && *value <= '9') || !*value)
 		return "not an open file descriptor, nor a path (./NAME for a file of that name)";
-	bool fifo = stat(value, &stat_) == 0 && S_ISFIFO(stat_.st_mode);
-	int opened = open(value, (fifo ? O_RDWR : O_WRONLY | O_CREAT | O_APPEND) | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, 0644);
+	bool fifo = CALL(SYS_statx, AT_FDCWD, value, 0, STATX_TYPE, &stat) == 0 && S_ISFIFO(stat.stx_mode);
+	int opened = above_stdio(open(value, (fifo ? O_RDWR : O_WRONLY | O_CREAT | O_APPEND) | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, 0644));
 	if (opened < 0)
 		return strerror(errno);
 	cfg.events = opened;
@@ -232,10 +233,10 @@ static const char *set_pause(const char *value)
 static const char *set_owner_fd(const char *value)
 {
 	unsigned fd;
-	if (!parse_number(value, INT32_MAX, &fd) || fcntl((int)fd, F_GETFD) < 0)
+	if (!parse_number(value, INT32_MAX, &fd) || CALL(SYS_fcntl, (int)fd, F_GETFD) < 0)
 		return "an open file descriptor";
 	cfg.owner_fd = (int)fd;
-	fcntl((int)fd, F_SETFD, FD_CLOEXEC);
+	CALL(SYS_fcntl, (int)fd, F_SETFD, FD_CLOEXEC);
 	return NULL;
 }
 

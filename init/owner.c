@@ -6,6 +6,7 @@
  * buffer of fixed size; beyond that, lines that only tell of single processes are counted as lost.
  */
 #include "sexton.h"
+#include "sys.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -241,7 +242,7 @@ static void accept_owner(void)
 	static const char taken[] = "{\"event\":\"error\",\"command\":\"\",\"why\":\"owned: this tree has an owner\"}\n";
 	static const char stranger[] = "{\"event\":\"error\",\"command\":\"\",\"why\":\"another user's tree\"}\n";
 	struct ucred peer;
-	int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+	int fd = (int)CALL(SYS_accept4, listener, NULL, NULL, SOCK_CLOEXEC);
 	if (fd < 0)
 		return;
 	bool ours = same_user(fd, &peer);
@@ -308,7 +309,7 @@ static bool bind_listener(void)
 		return false;
 	}
 	strcpy(address.sun_path, cfg.listen);
-	listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	listener = above_stdio(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
 	mode_t mask = umask(0177);
 	bool bound = listener >= 0 && bind(listener, (struct sockaddr *)&address, sizeof address) == 0;
 	int err = errno;

@@ -3,12 +3,12 @@
  * What vanishes while it is read is an answer (false), not an error.
  */
 #include "sexton.h"
+#include "sys.h"
 
 #include <dirent.h>
 #include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -117,7 +117,7 @@ void proc_comm(pid_t pid, char *comm, size_t size)
 uint64_t proc_ticks(void)
 {
 	struct timespec t;
-	clock_gettime(CLOCK_BOOTTIME, &t);
+	CALL(SYS_clock_gettime, CLOCK_BOOTTIME, &t);
 	return (uint64_t)t.tv_sec * TICKS_PER_S + (uint64_t)t.tv_nsec / (NS_PER_S / TICKS_PER_S);
 }
 
@@ -126,7 +126,7 @@ bool pids_add(struct pids *pids, pid_t pid)
 {
 	if (pids->n == pids->room) {
 		size_t room = pids->room ? pids->room * 2 : 4096 / sizeof *pids->pid;
-		void *more = pids->room ? mremap(pids->pid, pids->room * sizeof *pids->pid, room * sizeof *pids->pid, MREMAP_MAYMOVE)
+		void *more = pids->room ? (void *)CALL(SYS_mremap, pids->pid, pids->room * sizeof *pids->pid, room * sizeof *pids->pid, MREMAP_MAYMOVE)
 		                        : mmap(NULL, room * sizeof *pids->pid, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 		if (more == MAP_FAILED)
 			return false;
@@ -186,7 +186,7 @@ static bool number_entries(const char *path, struct pids *out)
 		return false;
 	_Alignas(struct linux_dirent64) char buf[2048];
 	long n;
-	while ((n = syscall(SYS_getdents64, fd, buf, sizeof buf)) > 0)
+	while ((n = CALL(SYS_getdents64, fd, buf, sizeof buf)) > 0)
 		for (long at = 0; at < n;) {
 			struct linux_dirent64 *entry = (void *)(buf + at);
 			unsigned pid;

@@ -64,7 +64,7 @@ IDLE bool reap(void)
 		int status;
 		if (must_look())
 			pid = look(comm, sizeof comm);
-		pid = (pid_t)sys(SYS_wait4, pid, (long)&status, WNOHANG | WUNTRACED | __WALL, reporting() ? (long)&usage : 0, 0);
+		pid = (pid_t)sys(SYS_wait4, pid, (long)&status, WNOHANG | WUNTRACED | __WALL, reporting() ? (long)&usage : 0, 0, 0);
 		if (pid == -EINTR)
 			continue;
 		st.alone = pid < 0;

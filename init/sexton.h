@@ -172,9 +172,14 @@ bool is_stop_signal(int sig);           /* TERM INT QUIT HUP */
 const char *user_resolve(const char *spec, struct user *out); /* NULL, or what is wrong with spec */
 bool user_become(const struct user *user);                    /* in the child; false: errno */
 
+/* A signal's disposition as the kernel holds it (its struct sigaction); all zero is SIG_DFL. */
+struct disposition {
+	unsigned long word[4];
+};
+
 /* command.c */
 /* mask: the signal mask COMMAND gets. Returns -1, or the exit status when it could not be started (said why). */
-int command_start(char **envp, uint64_t mask, const struct sigaction *chld);
+int command_start(char **envp, uint64_t mask, const struct disposition *chld);
 
 /* loop.c */
 int64_t now_ns(void);
@@ -234,6 +239,7 @@ struct sweep {
 int tree_signal(const struct sweep *sweep); /* how many live processes it saw; sig 0 only marks */
 void tree_mark(const struct proc_stat *stat);
 bool tree_told_anyone(void);
+bool tree_atomic(void);
 void tree_forget(void);
 int tree_names(struct names *names);        /* who is alive; returns how many */
 int tree_strangers(pid_t *pids, int max);   /* who is alive and no child of ours */
@@ -246,6 +252,7 @@ void tty_command_stopped(int sig);
 void tty_continued(void);
 void tty_suspend_self(void);
 int tty_descriptor(void);   /* ours, or -1 */
+int above_stdio(int fd);    /* fd, moved out of the way of 0, 1 and 2 if they were closed */
 
 /* report.c */
 void say(int level, const char *fmt, ...);    /* to stderr, with the name before it and the line's end; see vformat() */

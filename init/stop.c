@@ -54,10 +54,12 @@ void stop_begin(const char *why)
 	st.grace_at = after(cfg.grace);
 	began = proc_ticks();
 	int left = 0;
-	if (st.pid1 && (!st.proc || !tree_told_anyone())) {
-		kill(-1, cfg.stop_signal); /* atomic: nobody is missed */
+	if (tree_atomic() && (!st.proc || !tree_told_anyone())) {
+		if (st.proc && reporting())
+			left = tree_names(&names);
+		kill(-1, cfg.stop_signal);
 		if (st.proc)
-			left = tree_signal(&(struct sweep){ .sig = cfg.stop_signal, .sent = true });
+			tree_signal(&(struct sweep){ .sig = cfg.stop_signal, .sent = true });
 	} else if (st.proc) {
 		left = tell(false);
 	} else if (st.group) {

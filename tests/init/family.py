@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,9 @@ class Mode:
     def __str__(self) -> str:
         return f"{self.place.value}-{self.proc.value}"
 
+
+GIVE_UP = 9.5
+"""Seconds: after 10 s sexton-init stops waiting for those it has killed; no test has a reason to come to that."""
 
 PID1 = Mode(Place.PID1)
 BESIDE = Mode(Place.BESIDE)
@@ -85,8 +89,11 @@ class Family:
         result = self.run.wait(deadline)
         notes = self.notes + rest_of(self.log)
         self.stream.rest()
-        lines = self.stream.seen.decode().splitlines()
-        return Ending(result.code, result.out, result.err, notes, events(lines))
+        found = events(self.stream.seen.decode().splitlines())
+        times = [event["time"] for event in found if "time" in event]
+        gaps = [after - before for before, after in itertools.pairwise(times)]
+        assert max(gaps, default=0) < GIVE_UP, f"sexton-init gave up waiting for somebody: {found}"
+        return Ending(result.code, result.out, result.err, notes, found)
 
 
 class Starter:
@@ -109,7 +116,9 @@ class Starter:
         before: Sequence[str | Path] = (),
         init: Path | None = None,
         report: bool = True,
-        preexec: Callable[[], None] | None = None,
+        stdout: int = subprocess.PIPE,
+        stderr: int = subprocess.PIPE,
+        fds: Sequence[int] = (),
     ) -> Family:
         """Start `sexton-init OPTIONS -- monster LOG STATEMENTS`, or `command`.
 
@@ -138,7 +147,9 @@ class Starter:
             env=env,
             stdin=stdin,
             pipes=[log, stream],
-            preexec=preexec,
+            stdout=stdout,
+            stderr=stderr,
+            fds=fds,
         )
         self.stack.enter_context(run)
         return Family(run, log, stream)

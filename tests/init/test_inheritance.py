@@ -20,7 +20,7 @@ from tests.support.running import start as run
 SIGNAL_FIELDS = ["SigPnd", "ShdPnd", "SigBlk", "SigIgn", "SigCgt"]
 VOLATILE = {
     "Pid", "Tgid", "Ngid", "PPid", "NStgid", "NSpid", "NSpgid", "NSsid", "TracerPid",
-    "voluntary_ctxt_switches", "nonvoluntary_ctxt_switches", "Cpus_allowed", "Mems_allowed",
+    "voluntary_ctxt_switches", "nonvoluntary_ctxt_switches", "Cpus_allowed", "Mems_allowed", "SigQ",
 }  # fmt: skip
 
 
@@ -162,6 +162,15 @@ def test_what_the_command_closes_is_closed(start: Starter) -> None:
         assert running.wait().code == 0
     finally:
         pipe.close()
+
+
+def test_a_standard_output_that_the_command_closes_is_closed(start: Starter) -> None:
+    """As some servers do to say that they are ready."""
+    running = start.plain("sh", "-c", "exec >&-; read line", stdin=subprocess.PIPE)
+    assert running.out
+    assert running.out.rest() == []
+    running.tell()
+    assert running.wait().code == 0
 
 
 def test_open_files_keep_their_flags(start: Starter) -> None:
