@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import errno
 import functools
 import math
@@ -191,10 +193,14 @@ def start(
     more = dict(popen)
     mark = mark or uuid.uuid4().hex
     shell, executable = bool(more.pop("shell", False)), more.pop("executable", None)
-    user, pass_fds = more.pop("user", None), more.pop("pass_fds", ())
+    user, pass_fds = more.pop("user", None), tuple(more.pop("pass_fds", ()))
     words = argv(args, shell=shell, executable=executable)
-    if pass_fds and not more.pop("close_fds", True):
-        warnings.warn("pass_fds overriding close_fds.", RuntimeWarning, stacklevel=4)
+    if not more.pop("close_fds", True):
+        if pass_fds:
+            warnings.warn("pass_fds overriding close_fds.", RuntimeWarning, stacklevel=4)
+        else:
+            pass_fds = inheritable()
+    _bury_given_up()
     guard = guard_path(os.environ.get("SEXTON_INIT"))
     ours, theirs = _ends.pair()
     try:
@@ -218,6 +224,34 @@ def start(
 def milliseconds(seconds: float | None) -> float | None:
     """A time limit as poll(2) has it, rounded up: never early, and 0 does not wait."""
     return None if seconds is None else math.ceil(max(seconds, 0) * 1000)
+
+
+_given_up: list[subprocess.Popen[Any]] = []
+
+
+def give_up(popen: subprocess.Popen[Any]) -> None:
+    """Keep a guard that nobody waits for, to bury it when the next one is started."""
+    _given_up.append(popen)
+
+
+def _bury_given_up() -> None:
+    _given_up[:] = [popen for popen in _given_up if popen.poll() is None]
+
+
+@atexit.register
+def _leave_given_up() -> None:
+    for popen in _given_up:
+        popen.returncode = 0  # whoever adopts it buries it: nothing to warn of
+
+
+def inheritable() -> tuple[int, ...]:
+    """The descriptors that a program we execute would have, but for 0, 1 and 2."""
+    found = []
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # the one that lists
+            if int(name) > 2 and os.get_inheritable(int(name)):
+                found.append(int(name))
+    return tuple(found)
 
 
 @functools.lru_cache(maxsize=4)
@@ -244,7 +278,7 @@ def failure(args: Command, contain: Contain, record: Record, status: int) -> Exc
         name = args if isinstance(args, str | bytes | os.PathLike) else args[0]
         return OSError(failed.errno, os.strerror(failed.errno), name)
     text = failed.text if failed else "its message is on its standard error"
-    said = f"sexton-init (exit status {status}) did not start {args!r}: {text}"
+    said = f"sexton-init (exit status {status}) did not start {args!r} with contain={contain!r}: {text}"
     if failed.step == "contain" if failed else contain != "subreaper":
         return CannotContain(said)
     if failed is not None and failed.errno in {errno.EPERM, errno.EACCES}:

@@ -91,7 +91,7 @@ class Tree(_ends.Owner):
         self._reading = False
         self._asked = 0
         self._watchers = 0
-        self._mine = True
+        self._not_ours = ""  # why, when it is not
         self._unreachable: list[_processes.Process] = []
         self.adopt()
 
@@ -234,10 +234,8 @@ class Tree(_ends.Owner):
         return isinstance(answer, events.Done)
 
     def _check_owner(self) -> None:
-        if not self._mine:
-            raise NotOwner(
-                f"the tree of {self.args!r} (guard {self.guard}) belongs to the process that forked this one"
-            )
+        if self._not_ours:
+            raise NotOwner(f"the tree of {self.args!r} (guard {self.guard}) {self._not_ours}")
 
     # --- what one can ask ---
 
@@ -337,7 +335,7 @@ class Tree(_ends.Owner):
     @property
     def receipt(self) -> Receipt:
         """Which processes the guard had to do with, and how each ended, as far as it is known now."""
-        if self._mine:
+        if not self._not_ours:
             self.listen()
         return self._record.receipt(self.contain)
 
@@ -365,7 +363,7 @@ class Tree(_ends.Owner):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not self._mine:
+        if self._not_ours:
             return
         try:
             for pipe in (self.stdin, self.stdout, self.stderr):
@@ -377,20 +375,23 @@ class Tree(_ends.Owner):
                 self.stop()
 
     def close(self) -> None:
-        """Give the tree up without waiting: what on_owner_lost says happens to it."""
-        if self._mine:
+        """Give the tree up: what on_owner_lost says happens to it, and nobody waits for that."""
+        if not self._not_ours and not self._record.closed:
+            self._not_ours = "was given up by close()"
+            if self._popen:
+                _start.give_up(self._popen)
             _ends.close(self._end)
 
     def forked(self) -> None:
         """We are a forked child: the tree is our parent's."""
-        self._mine = False
+        self._not_ours = "belongs to the process that forked this one"
         self._turn = threading.Condition(threading.Lock())
         if self._popen and self._popen.returncode is None:
             self._popen.returncode = 0  # no child of ours: nothing to wait for, nothing to warn of
 
     def __del__(self) -> None:
         record = getattr(self, "_record", None)
-        if record is None or record.closed or not self._mine:
+        if record is None or record.closed or self._not_ours:
             return
         said = f"the tree of {self.args!r} (guard {self.guard}) is still running"
         warnings.warn(said, ResourceWarning, stacklevel=2, source=self)
