@@ -172,6 +172,8 @@ def test_drain_applies_to_the_signal_as_it_is_forwarded(start: Starter, placed: 
     family.send(signal.SIGTERM)
     assert family.await_note("got")[0].signal == signal.SIGUSR2
     family.send(signal.SIGUSR1)
+    family.send(signal.SIGCONT)
+    assert family.await_note("got")[0].signal == signal.SIGCONT
     family.send(signal.SIGUSR1)
     end = family.end()
     assert end.code == 0
