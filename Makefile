@@ -73,9 +73,9 @@ build/sexton-init: $(PARTS) hatch_build.py | .venv/.build
 build/sexton-init-aarch64: $(PARTS) hatch_build.py | .venv/.build
 	SEXTON_TARGET=aarch64 $(BIN)/python hatch_build.py $@
 
-build/sexton-init-asan: $(PARTS)
+build/sexton-init-asan: $(PARTS) tests/sanitizers.c
 	@mkdir -p build
-	$(SANITIZER_CC) @init/cflags $(SANITIZE) $(DEFINE) $(SOURCES) -o $@.part
+	$(SANITIZER_CC) @init/cflags $(SANITIZE) $(DEFINE) $(SOURCES) tests/sanitizers.c -o $@.part
 	@mv $@.part $@
 
 wheels: .venv/.dev
