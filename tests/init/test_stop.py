@@ -9,6 +9,7 @@ import pytest
 
 from tests.init.family import BESIDE, PID1, Ending, Mode, Starter
 from tests.support import monsters
+from tests.support.lines import until
 from tests.support.processes import children, stat
 from tests.support.running import Place, Proc
 
@@ -89,21 +90,14 @@ def test_20_stopped_leftovers_are_continued_to_hear_the_stop_signal(start: Start
     statements = ["times 20 fork setsid stopped", "await 20", "as main hold", "exit 3"]
     family = start(placed, LONG, *statements, stdin=-1)
     family.await_note("ready", 20)
-    for child in children(family.run.command.pid):
-        wait_stopped(child)
+    leftovers = children(family.run.command.pid)
+    until(lambda: all(stat(pid).state == "T" for pid in leftovers), "all have stopped")
     family.run.tell()
     end = family.end()
     assert end.code == 3
     assert list(end.got(signal.SIGTERM).values()) == [1] * 20
     assert end.of("killed") == []
     assert end.left == []
-
-
-def wait_stopped(pid: int) -> None:
-    """Not our child, so nothing tells us: but it has said that it is ready, and stops next."""
-    until = time.monotonic() + 30
-    while stat(pid).state != "T":
-        assert time.monotonic() < until, f"{pid} does not stop"
 
 
 @pytest.mark.parametrize("kind", ["child", "setsid"])
