@@ -6,7 +6,7 @@
 const char *__asan_default_options(void);
 const char *__asan_default_options(void)
 {
-	return "exitcode=99:detect_leaks=0:handle_segv=0:handle_sigbus=0:handle_sigfpe=0:handle_sigill=0:handle_abort=0";
+	return "exitcode=99:detect_leaks=0";
 }
 
 const char *__ubsan_default_options(void);
