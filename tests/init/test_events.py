@@ -172,8 +172,9 @@ def test_events_to_a_device(start: Starter, path: str) -> None:
     assert start.plain("--events", path, "sh", "-c", "exit 3").wait().code == 3
 
 
-def test_events_to_stderr(start: Starter) -> None:
-    result = start.plain("--events", "2", "sh", "-c", "exit 3").wait()
+@pytest.mark.parametrize("where", ["2", "/dev/stderr", "/proc/self/fd/2"])
+def test_events_to_stderr(start: Starter, where: str) -> None:
+    result = start.plain("--events", where, "sh", "-c", "exit 3").wait()
     assert [event["event"] for event in events(result.err.splitlines())] == ["started", "reaped", "exited", "empty"]
 
 

@@ -268,3 +268,11 @@ def test_an_unknown_variable_of_ours_is_no_error(start: Starter) -> None:
 @pytest.mark.parametrize(("left", "right"), [("--verbose", "--quiet"), ("--quiet", "--verbose")])
 def test_verbose_and_quiet_together_start_the_command(start: Starter, left: str, right: str) -> None:
     assert start.plain(left, right, "sh", "-c", "exit 7").wait().code == 7
+
+
+@pytest.mark.parametrize("name", ["", "-", "-sexton-init", "x" * 300, "/", "a/"])
+def test_whatever_name_it_is_started_under(start: Starter, name: str) -> None:
+    """Only the names of the programs that it stands in for mean something."""
+    words = ["bash", "-c", 'exec -a "$0" "$@"', name]
+    assert start.plain("sh", "-c", "exit 7", before=words).wait().code == 7
+    assert start.plain("--nonsense", before=words).wait().code == 125
