@@ -28,9 +28,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("sexton_init", paths, ids=[path.name for path in paths], indirect=True, scope="session")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """But for those that say why the sanitizer build will not do: they are not there for it, rather than skipped."""
-    items[:] = [item for item in items if not (_is_release_only(item) and _binary(item).name.endswith("-asan"))]
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """But for those that say why the sanitizer build will not do."""
+    out = {item for item in items if _is_release_only(item) and _binary(item).name.endswith("-asan")}
+    config.hook.pytest_deselected(items=list(out))
+    items[:] = [item for item in items if item not in out]
 
 
 def _is_release_only(item: pytest.Item) -> bool:
