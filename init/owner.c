@@ -109,7 +109,7 @@ static void answer(const char *command, const char *wrong)
 static const char *do_signal(char **word, int words)
 {
 	static const char scopes[][6] = { "child", "group", "tree" };
-	int scope = cfg.scope, sig = words > 1 ? signal_number(word[1]) : -1;
+	int scope = (int)cfg.scope, sig = words > 1 ? signal_number(word[1]) : -1;
 	if (sig < 0 || words > 3)
 		return "expected: signal SIG [child|group|tree]";
 	if (words == 3) {
@@ -166,12 +166,13 @@ static void obey(char *line)
 	char *word[4];
 	int words = 0;
 	const char *wrong = NULL;
-	for (char *at = line; at && words < 4;) {
+	char *at = line;
+	do {
 		word[words++] = at;
 		at = strchr(at, ' ');
 		if (at)
 			*at++ = 0;
-	}
+	} while (at && words < 4);
 	if (strcmp(word[0], "signal") == 0) {
 		wrong = do_signal(word, words);
 	} else if (strcmp(word[0], "stop") == 0) {
@@ -290,8 +291,8 @@ bool owner_may_come(void)
 
 void owner_end(void)
 {
-	int64_t give_up = now_ns() + LAST_WORDS;
-	while (owner >= 0 && out_len && now_ns() < give_up) {
+	int64_t deadline = now_ns() + LAST_WORDS;
+	while (owner >= 0 && out_len && now_ns() < deadline) {
 		struct pollfd writable = { .fd = owner, .events = POLLOUT };
 		poll(&writable, 1, (int)(LAST_WORDS / 1000000));
 		flush();

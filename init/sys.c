@@ -25,5 +25,6 @@ unsigned file_type(int fd, const char *path)
 		uint16_t rest[113];
 	} status; /* struct statx, which not every C library has */
 	const unsigned type_only = 1;
+	status.mode = 0;
 	return CALL(SYS_statx, fd, path, AT_EMPTY_PATH, type_only, &status) == 0 ? status.mode & 0170000u : 0;
 }
