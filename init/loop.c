@@ -16,7 +16,7 @@
 
 IDLE int64_t now_ns(void)
 {
-	struct timespec t;
+	struct timespec t = { 0 };
 	sys(SYS_clock_gettime, CLOCK_MONOTONIC, (long)&t, 0, 0, 0, 0);
 	return t.tv_sec * NS_PER_S + t.tv_nsec;
 }
@@ -299,6 +299,7 @@ IDLE static bool empty(void)
 IDLE static void turn(void)
 {
 	siginfo_t info;
+	info.si_code = info.si_pid = 0;
 	if (st.owner_gone) {
 		st.owner_gone = false;
 		stop_begin("owner");

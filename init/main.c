@@ -3,6 +3,7 @@
 #include "sys.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
@@ -131,6 +132,30 @@ IDLE static void rest(uintptr_t page)
 	drop_pages(((uintptr_t)__stop_idle + page - 1) & -page, ((uintptr_t)etext + page - 1) & -page);
 }
 
+/*
+ * The pipes are COMMAND's now. Our messages go to stderr, or to the owner, if there is one: then stderr is COMMAND's
+ * alone too, but its number must not go to something else.
+ */
+static void leave_stdio(void)
+{
+	for (int fd = 0; fd <= 1; fd++)
+		if (fd != cfg.events)
+			close(fd);
+	int null = owner_connected() && cfg.events != 2 ? above_stdio(open("/dev/null", O_WRONLY | O_CLOEXEC)) : -1;
+	if (null >= 0) {
+		CALL(SYS_dup3, null, 2, O_CLOEXEC);
+		close(null);
+	}
+}
+
+/* Whoever died before we were executed sent its SIGCHLD to the program before us. */
+static void expect_the_dead(void)
+{
+	siginfo_t info = { 0 };
+	if (waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT | __WALL) == 0 && info.si_pid)
+		kill(st.self, SIGCHLD);
+}
+
 /* -1: COMMAND runs; else the exit status. */
 static int start(int argc, char **argv, char **envp)
 {
@@ -161,6 +186,7 @@ static int start(int argc, char **argv, char **envp)
 		say(0, "cannot become a subreaper: %e; orphans will not be reaped", errno);
 	if (cfg.prepare)
 		cfg.prepare();
+	expect_the_dead();
 	if (!cfg.pause) {
 		tty_start();
 		done = command_start(envp, mask, &inherited);
@@ -172,7 +198,8 @@ static int start(int argc, char **argv, char **envp)
 			cfg.voice.started(st.command);
 		event_started(st.command, *cfg.command);
 	}
-	owner_leave_stdio();
+	if (!drop_in)
+		leave_stdio();
 	close_inherited();
 	/* Ours is not the cwd that somebody wants to unmount. */
 	if (chdir("/") != 0)

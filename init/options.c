@@ -179,7 +179,6 @@ static const char *set_user(const char *value)
 static const char *set_events(const char *value)
 {
 	unsigned fd;
-	struct statx stat;
 	if (parse_number(value, INT32_MAX, &fd)) {
 		if (CALL(SYS_fcntl, (int)fd, F_GETFD) < 0)
 			return "not an open file descriptor";
@@ -190,7 +189,7 @@ static const char *set_events(const char *value)
 	}
 	if (*value == '-' || (*value >= '0' && *value <= '9') || !*value)
 		return "not an open file descriptor, nor a path (./NAME for a file of that name)";
-	bool fifo = CALL(SYS_statx, AT_FDCWD, value, 0, STATX_TYPE, &stat) == 0 && S_ISFIFO(stat.stx_mode);
+	bool fifo = file_type(AT_FDCWD, value) == S_IFIFO;
 	int opened = above_stdio(open(value, (fifo ? O_RDWR : O_WRONLY | O_CREAT | O_APPEND) | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, 0644));
 	if (opened < 0)
 		return strerror(errno);

@@ -32,18 +32,6 @@ static ssize_t read_file(const char *path, char *buf, size_t size)
 	return n;
 }
 
-/* A /proc of another PID namespace would give us other processes under our numbers. */
-bool proc_mounted(void)
-{
-	char text[16];
-	ssize_t n = readlink("/proc/self", text, sizeof text - 1);
-	if (n <= 0)
-		return false;
-	text[n] = 0;
-	unsigned pid;
-	return parse_number(text, INT32_MAX, &pid) && (pid_t)pid == st.self;
-}
-
 static bool next_number(const char **at, const char *end, uint64_t *out)
 {
 	const char *p = *at;
@@ -90,6 +78,15 @@ bool proc_parse_stat(const char *text, size_t len, struct proc_stat *out)
 		}
 	}
 	return true;
+}
+
+/* A /proc of another PID namespace would give us other processes under our numbers. */
+bool proc_mounted(void)
+{
+	char text[512];
+	struct proc_stat own;
+	ssize_t n = read_file("/proc/self/stat", text, sizeof text);
+	return n > 0 && proc_parse_stat(text, (size_t)n, &own) && own.pid == st.self;
 }
 
 bool proc_stat(pid_t pid, struct proc_stat *out)

@@ -156,13 +156,11 @@ int format(char *out, size_t size, const char *fmt, ...)
  */
 ssize_t put(int fd, const char *text, size_t len)
 {
-	struct statx stat;
+	unsigned type = file_type(fd, "");
 	char path[32];
-	if (CALL(SYS_statx, fd, "", AT_EMPTY_PATH, STATX_TYPE, &stat) != 0)
-		return -1;
-	if (S_ISREG(stat.stx_mode))
+	if (type == S_IFREG)
 		return write(fd, text, len);
-	if (S_ISSOCK(stat.stx_mode))
+	if (type == S_IFSOCK)
 		return send(fd, text, len, MSG_DONTWAIT | MSG_NOSIGNAL);
 	struct iovec part = { (char *)text, len };
 	ssize_t n = CALL(SYS_pwritev2, fd, &part, 1, -1, -1, RWF_NOWAIT);

@@ -274,7 +274,6 @@ bool reporting(void);                         /* somebody wants names of the rea
 /* owner.c */
 
 bool owner_start(void);                                       /* false: said why */
-void owner_leave_stdio(void);                                 /* COMMAND runs: its pipes are not ours to hold */
 void owner_let_go(void);                                      /* in a process that is not the guard */
 bool owner_connected(void);
 void owner_line(const char *line, size_t len, bool keep);     /* keep: must not be lost */

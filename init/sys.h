@@ -37,6 +37,7 @@ static inline long sys(long n, long a, long b, long c, long d, long e, long f)
 #error "sexton-init is built for x86_64 and aarch64"
 #endif
 
+unsigned file_type(int fd, const char *path);
 long call(long n, long a, long b, long c, long d, long e, long f);
 
 #define CALL(...) CALL_(__VA_ARGS__, 0, 0, 0, 0, 0, 0, 0)

@@ -21,7 +21,7 @@ int above_stdio(int fd)
 {
 	if (fd < 0 || fd > 2)
 		return fd;
-	int moved = CALL(SYS_fcntl, fd, F_DUPFD_CLOEXEC, 3);
+	int moved = (int)CALL(SYS_fcntl, fd, F_DUPFD_CLOEXEC, 3);
 	close(fd);
 	return moved;
 }
@@ -59,7 +59,7 @@ void tty_start(void)
 			group = tty_group(tty);
 	} else {
 		/* COMMAND may close or replace what we share with it; the duplicate is ours. */
-		tty = CALL(SYS_fcntl, tty, F_DUPFD_CLOEXEC, 3);
+		tty = (int)CALL(SYS_fcntl, tty, F_DUPFD_CLOEXEC, 3);
 	}
 	st.terminal = tty >= 0;
 	foreground = st.terminal && group == getpgrp() && (group != 0 || reads_as_foreground());
