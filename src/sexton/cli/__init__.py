@@ -9,6 +9,7 @@ from sexton._binary import become
 # The name of a subcommand, and the module that holds a click command of that name.
 COMMANDS = {
     "init": "sexton.cli.init",
+    "run": "sexton.cli.run",
 }
 
 

@@ -46,7 +46,7 @@ def run(
         if settings.get("stdout") is not None or settings.get("stderr") is not None:
             raise ValueError("stdout and stderr arguments may not be used with capture_output.")
         settings["stdout"] = settings["stderr"] = PIPE
-    tree, at_terminal = _begin(args, settings)
+    tree, terminal = _begin(args, settings)
     try:
         exchange = Exchange(tree, input)
         if not exchange.until_over(timeout) and not tree.ending:
@@ -62,7 +62,7 @@ def run(
         raise
     finally:
         tree.__exit__(None, None, None)
-    if code == -signal.SIGINT and at_terminal:
+    if code == -signal.SIGINT and terminal:
         raise KeyboardInterrupt
     if check and code:
         raise CalledProcessError(code, tree.args, out, err, receipt=receipt)
@@ -72,19 +72,20 @@ def run(
 def _begin(args: _start.Command, settings: _start.Settings) -> tuple[Tree, bool]:
     """The tree, started; and whether its command was given the terminal."""
     in_group = "process_group" in settings or "start_new_session" in settings
-    at_terminal = not in_group and threading.current_thread() is threading.main_thread() and _has_foreground()
-    if not at_terminal:
-        if not settings.get("start_new_session"):
-            settings.setdefault("process_group", 0)
-    else:
+    terminal = not in_group and at_terminal()
+    if terminal:
         settings["process_group"] = -1  # ours: the guard hands the terminal on, and takes it back
+    elif not settings.get("start_new_session"):
+        settings.setdefault("process_group", 0)
     if settings.get("require") not in {None, settings.get("contain", "subreaper")}:
-        return Tree(args, **settings), at_terminal
-    return Tree.unawaited(args, settings), at_terminal
+        return Tree(args, **settings), terminal
+    return Tree.unawaited(args, settings), terminal
 
 
-def _has_foreground() -> bool:
-    """Whether this process group has the foreground of its terminal."""
+def at_terminal() -> bool:
+    """Whether this is the main thread of a program whose process group has the foreground of its terminal."""
+    if threading.current_thread() is not threading.main_thread():
+        return False
     try:
         fd = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY)
     except OSError:
