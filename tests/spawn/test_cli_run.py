@@ -152,6 +152,6 @@ def test_at_a_terminal_the_command_has_it() -> None:
         terminal.keys("run sh -c 'echo waits; sleep 100'\n")
         terminal.expect(r"^waits")
         terminal.keys(CTRL_C)
-        terminal.expect(r"^status 130")
+        terminal.expect(r"status 130")
         terminal.keys("exit 0\n")
         terminal.wait()
