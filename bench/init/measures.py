@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.init.figures import BEST_PEER, Bar, Figure, Row, median
-from bench.init.programs import PLACES, CannotMeasure, Program, Running, namespace, output, running
+from bench.init.programs import PLACES, CannotMeasure, Program, Running, namespace, one_cpu, output, running
 
 KIB = 1024  # what the kernel calls a kB
 
@@ -104,7 +104,7 @@ def orphans(bench: Bench) -> Iterator[Row]:
     """CPU time of the init for each orphan it buries, as PID 1; and what its memory has grown by after them all."""
     chunks, size = bench.times(20, 2), bench.times(5000, 50)
     samples: dict[str, list[float]] = {program.name: [] for program in bench.programs}
-    with contextlib.ExitStack() as stack:
+    with one_cpu(), contextlib.ExitStack() as stack:
         all_running = {
             program.name: stack.enter_context(running(program, "pid1", [bench.helper("orphans")]))
             for program in bench.programs
@@ -123,7 +123,7 @@ def orphans(bench: Bench) -> Iterator[Row]:
     yield Row(
         "orphans",
         "CPU an orphan, us",
-        f"CPU per reaped orphan, {count} of them",
+        f"CPU per reaped orphan, {count} of them, one CPU",
         "us",
         figures,
         Bar(1.15, BEST_PEER),
@@ -140,7 +140,9 @@ def cpu_ns(started: Running) -> int:
 def signals(bench: Bench) -> Iterator[Row]:
     """From kill() to the command's clock, everybody on one CPU."""
     rounds = [str(bench.times(5000, 20)), str(bench.times(200, 2))]
-    samples = output([bench.helper("signals"), *rounds, *commas([list(program.words) for program in bench.programs])])
+    inits = [list(program.words) for program in bench.programs]
+    with one_cpu():
+        samples = output([bench.helper("signals"), *rounds, *commas(inits)])
     microseconds = [[taken / 1000 for taken in column] for column in zip(*samples, strict=True)]
     names = [program.name for program in bench.programs]
     figures = {name: median(taken) for name, taken in zip(names, microseconds[1:], strict=True)}
