@@ -167,6 +167,25 @@ def test_events_to_a_fifo_nobody_has_opened_yet(start: Starter, tmp_path: os.Pat
         reader.close()
 
 
+def test_events_to_standard_input_and_output(start: Starter) -> None:
+    """Odd, but they are descriptors like others, and COMMAND keeps them."""
+    result = start.plain("--events", "1", "sh", "-c", "echo out; exit 3").wait()
+    lines = result.out.splitlines()
+    assert "out" in lines
+    lines.remove("out")
+    assert [event["event"] for event in events(lines)] == ["started", "reaped", "exited", "empty"]
+    pipe = Pipe("stdin")
+    try:
+        running = start.plain("--events", "0", "sh", "-c", "echo in >&0; exit 3", stdin=pipe.write_fd)
+        assert running.wait().code == 3
+        pipe.close_writer()
+        lines = pipe.rest()
+        lines.remove("in")
+        assert [event["event"] for event in events(lines)] == ["started", "reaped", "exited", "empty"]
+    finally:
+        pipe.close()
+
+
 @pytest.mark.parametrize("path", ["/dev/null", "/dev/full"])
 def test_events_to_a_device(start: Starter, path: str) -> None:
     assert start.plain("--events", path, "sh", "-c", "exit 3").wait().code == 3

@@ -294,3 +294,9 @@ def test_who_may_not_be_killed_is_named(start: Starter, anyones_init: Path, publ
     assert len(left) == 1
     last = [line for line in result.err.splitlines() if line.startswith("sexton-init: ")][-1]
     assert f"{left[0].rest[0]} (setuid-monster" in last
+
+
+def test_a_stopped_command_hears_the_stop_signal_of_the_timeout(start: Starter, placed: Mode) -> None:
+    end = start(placed, f"--timeout 0.2 {LONG}", "stopped").end()
+    assert end.code == 124
+    assert list(end.got(signal.SIGTERM).values()) == [1]

@@ -168,6 +168,24 @@ def test_as_pid_1_a_stubborn_stranger_is_killed_after_the_grace_time(start: Star
 
 
 @pytest.mark.usefixtures("root")
+def test_as_pid_1_on_exit_wait_waits_for_strangers_too(start: Starter, log_file: str) -> None:
+    """As PID 1 the tree is everything in the namespace, and our end would be SIGKILL for it."""
+    family = start(
+        PID1, "--on-exit wait", "hold", "exit 3", stdin=-1, before=["MONSTER", "LOG", "say", "up", ",", "exec"]
+    )
+    family.await_note("up")
+    family.await_event("started")
+    visit = visitors(start, family, log_file, "polite")
+    wait_for_log(log_file, "ready")
+    family.run.tell()
+    family.await_event("exited")
+    inside = family.run.handle(children(visit.popen.pid)[0])
+    inside.send(signal.SIGHUP)
+    assert visit.end() == 0, "it ended by itself, not by the kernel's SIGKILL"
+    assert family.end().code == 3
+
+
+@pytest.mark.usefixtures("root")
 def test_as_pid_1_a_strangers_zombie_is_not_waited_for(start: Starter, log_file: str) -> None:
     """Its parent is outside and does not reap it: only a parent can, so nothing is left to stop."""
     family = start(PID1, LONG, "as main polite")
