@@ -100,8 +100,10 @@ static void mark_told(int sig, enum scope scope)
 		return;
 	if (scope == SCOPE_CHILD && proc_stat(st.command, &stat))
 		tree_mark(&stat);
-	else if (scope != SCOPE_CHILD)
-		tree_signal(&(struct sweep){ .mark = true, .group = scope == SCOPE_GROUP ? st.group : 0 });
+	else if (scope == SCOPE_GROUP)
+		tree_mark_group(st.group);
+	else if (scope == SCOPE_TREE)
+		tree_signal(&(struct sweep){ .mark = true });
 }
 
 /* The kernel queues a value for one process only, never for a group: so each member gets its own. */
