@@ -66,7 +66,7 @@ def test_a_stop_reaches_everybody_once(start: Starter) -> None:
 
 
 def test_the_stubborn_are_killed_before_the_engine_kills(start: Starter) -> None:
-    family = start(*scattered("times 3 as stubborn " + double_forked("stubborn")), options=["--env=SEXTON_GRACE=0.3"])
+    family = start(*scattered("times 3 as stubborn " + double_forked("stubborn")), options=["--env=SEXTON_GRACE=1"])
     family.await_note("ready", MEMBERS + 3)
     ending = family.stop()
     assert ending.code == 0  # not 137: it was not the engine
@@ -76,7 +76,7 @@ def test_the_stubborn_are_killed_before_the_engine_kills(start: Starter) -> None
 
 
 def test_a_stubborn_command_has_its_stop_timeout(start: Starter) -> None:
-    options = ["--env=SEXTON_STOP_TIMEOUT=0.3", "--env=SEXTON_GRACE=0.1"]
+    options = ["--env=SEXTON_STOP_TIMEOUT=0.3", "--env=SEXTON_GRACE=1"]
     family = start("as daemon " + double_forked(), "as command stubborn", options=options)
     family.await_note("ready", 2)
     ending = family.stop()
