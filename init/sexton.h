@@ -231,7 +231,7 @@ struct sweep {
 	const siginfo_t *info;  /* a queued value to keep, or NULL */
 	pid_t group;            /* only members of this process group; 0 = all */
 	bool mark;              /* remember who got it; nobody gets it again */
-	bool sent;              /* they all get it at once, by kill(-1): only tell of it */
+	bool sent;              /* they all get it at once, by kill(-1): only tell of it, and continue the stopped */
 	bool later;             /* not the first sweep of this stop: only children of ours that are new to us */
 	struct names *killed;   /* SIGKILL: whom it reached, or NULL */
 	uint64_t began;         /* ticks: when this stop began */

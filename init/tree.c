@@ -300,7 +300,7 @@ static void send_visit(const struct member *member, void *arg)
 		event_killed(stat->pid, stat->comm);
 	} else if (sweep->mark || sweep->sent) {
 		event_told(stat->pid, stat->comm, sweep->sig);
-		if (stat->state == 'T' && !sweep->sent)
+		if (stat->state == 'T')
 			send_to(member, SIGCONT, NULL); /* stopped, it acts on the stop signal only when it goes on */
 	}
 }
