@@ -48,7 +48,7 @@ def check(event: dict[str, Any]) -> None:
 def test_a_life_in_events(start: Starter, placed: Mode) -> None:
     before = time.time()
     statements = ["as son fork stubborn", "as away daemon polite", "await 2", "as main polite"]
-    family = start(placed, "--grace 0.2", *statements)
+    family = start(placed, "--grace 1", *statements)
     pids = {note.label: note.pid for note in family.await_note("ready", 3)}
     family.send(signal.SIGUSR1)
     family.await_note("got", 2)
