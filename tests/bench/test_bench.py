@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import CHECKOUT
 
+CHECKOUT = Path(__file__).parents[2]
 ROWS = {
     "start": ["start"],
     "idle": ["rss-pid1", "rss-beside", "private", "wakeups"],
