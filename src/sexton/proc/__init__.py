@@ -1,0 +1,90 @@
+"""Reads /proc, and only reads: processes as values, by pure functions of the bytes that the kernel gave.
+
+Every function takes the /proc root, so that the processes of another mount (/host/proc in a sidecar) or a
+fixture tree can be looked at. What a process does not let be seen comes back as a `Missing`, since that is
+knowledge and no failure.
+"""
+
+from sexton.proc._cgroup import container, count_dead, directories, from_memberships, from_mounts, from_path
+from sexton.proc._headroom import Level, of_cgroups, of_directory, of_machine, of_users
+from sexton.proc._model import (
+    PF_EXITING,
+    PF_FORKNOEXEC,
+    PF_KTHREAD,
+    Container,
+    Membership,
+    Missing,
+    Mount,
+    Process,
+    Status,
+    Syscall,
+    has,
+    printable,
+)
+from sexton.proc._read import (
+    PROC,
+    cgroups,
+    children_pids,
+    cmdline,
+    environ,
+    fds,
+    ids,
+    limits,
+    mounts,
+    namespace,
+    read,
+    stack,
+    stat,
+    status,
+    syscall,
+    threads,
+    wchan,
+)
+from sexton.proc._snapshot import Snapshot, adopted, hidepid, snapshot
+
+__all__ = [
+    "PF_EXITING",
+    "PF_FORKNOEXEC",
+    "PF_KTHREAD",
+    "PROC",
+    "Container",
+    "Level",
+    "Membership",
+    "Missing",
+    "Mount",
+    "Process",
+    "Snapshot",
+    "Status",
+    "Syscall",
+    "adopted",
+    "cgroups",
+    "children_pids",
+    "cmdline",
+    "container",
+    "count_dead",
+    "directories",
+    "environ",
+    "fds",
+    "from_memberships",
+    "from_mounts",
+    "from_path",
+    "has",
+    "hidepid",
+    "ids",
+    "limits",
+    "mounts",
+    "namespace",
+    "of_cgroups",
+    "of_directory",
+    "of_machine",
+    "of_users",
+    "printable",
+    "read",
+    "snapshot",
+    "stack",
+    "stat",
+    "status",
+    "syscall",
+    "threads",
+    "wchan",
+]
