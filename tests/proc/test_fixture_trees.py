@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 import pytest
 
 from sexton import proc
 from sexton.errors import CannotLook
 from tests.proc.fixture import Tree
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -153,14 +153,11 @@ def test_a_cgroup_outside_of_what_is_mounted(tree: Tree, tmp_path: Path) -> None
 
 
 def test_headroom_of_users_and_of_the_machine(tree: Tree) -> None:
-    limits = b"".join(
-        b"%-26s%-21s%-21s%-10s
-" % words
-        for words in (
-            (b"Limit", b"Soft Limit", b"Hard Limit", b"Units"),
-            (b"Max processes", b"4", b"unlimited", b"processes"),
-        )
+    words = (
+        (b"Limit", b"Soft Limit", b"Hard Limit", b"Units"),
+        (b"Max processes", b"4", b"unlimited", b"processes"),
     )
+    limits = b"".join(b"%-26s%-21s%-21s%-10s\n" % line for line in words)
     tree.add(2, uid=7, threads=3, files={"limits": limits})
     tree.add(3, uid=7, state="Z")
     tree.add(4, uid=0, files={"limits": limits})
@@ -185,6 +182,35 @@ def test_adopted_is_told_by_the_session(tree: Tree) -> None:
     assert [pid for pid, why in told.items() if why] == [5, 6]
     assert "its leader has ended" in told[5]
     assert "led by shell[2]" in told[6]
+
+
+def test_adopted_is_told_by_an_init_of_one_program(tree: Tree) -> None:
+    tree.add(1, b"tini", sid=1)
+    tree.add(7, b"app", ppid=1, start=5)
+    tree.add(8, b"leftover", ppid=1, start=6)
+    at = proc.snapshot(tree.root)
+    assert [p.pid for p in at if proc.adopted(p, at)] == [8]
+    assert "starts one program" in proc.adopted(at.processes[8], at)
+
+
+def test_containers_of_all_at_once(tree: Tree) -> None:
+    tree.add(1)
+    tree.add(2, ppid=1, cgroup=f"0::/docker/{ID}\n")
+    tree.add(3, ppid=2, cgroup=f"0::/docker/{ID}\n")
+    tree.add(4, ppid=3, state="Z", cgroup="0::/\n")
+    tree.add(5, ppid=1, state="Z", cgroup="0::/\n")
+    assert proc.containers(proc.snapshot(tree.root)) == dict.fromkeys(
+        (2, 3, 4), proc.Container(ID, "docker", "")
+    )
+
+
+def test_containers_from_inside(tree: Tree) -> None:
+    mounts = f"1 2 254:1 /var/lib/docker/containers/{ID}/hostname /etc/hostname rw - ext4 /dev/vda rw\n"
+    tree.add(1, files={"mountinfo": mounts.encode()})
+    tree.add(2, ppid=1)
+    assert proc.containers(proc.snapshot(tree.root)) == dict.fromkeys(
+        (1, 2), proc.Container(ID, "docker", "")
+    )
 
 
 def test_families(tree: Tree) -> None:

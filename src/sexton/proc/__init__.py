@@ -5,9 +5,9 @@ fixture tree can be looked at. What a process does not let be seen comes back as
 knowledge and no failure.
 """
 
-from sexton.proc._cgroup import container, count_dead, directories, from_memberships, from_mounts, from_path
-from sexton.proc._headroom import Level, of_cgroups, of_directory, of_machine, of_users
-from sexton.proc._model import (
+from sexton.proc._cgroup import container, containers, count_dead, directories, from_memberships,
+from_mounts, from_path from sexton.proc._headroom import Level, of_cgroups, of_directory, of_machine,
+of_users from sexton.proc._model import (
     PF_EXITING,
     PF_FORKNOEXEC,
     PF_KTHREAD,
@@ -40,9 +40,10 @@ from sexton.proc._read import (
     threads,
     wchan,
 )
-from sexton.proc._snapshot import Snapshot, adopted, hidepid, snapshot
+from sexton.proc._snapshot import ONE_CHILD_INITS, Snapshot, adopted, hidepid, snapshot
 
 __all__ = [
+    "ONE_CHILD_INITS",
     "PF_EXITING",
     "PF_FORKNOEXEC",
     "PF_KTHREAD",
@@ -61,6 +62,7 @@ __all__ = [
     "children_pids",
     "cmdline",
     "container",
+    "containers",
     "count_dead",
     "directories",
     "environ",

@@ -125,6 +125,39 @@ def container(pid: int, root: str = _read.PROC, at: Snapshot | None = None) -> C
     return None if isinstance(mounts, Missing) else from_mounts(mounts)
 
 
+def containers(at: Snapshot) -> dict[int, Container]:
+    """The container of each process that is in one, by pid: one read a process, the zombies through their parents.
+
+    From inside of a container, all that does not tell otherwise is in this one.
+    """
+    inside = None
+    lines = _read.cgroups(1, at.root)
+    if not isinstance(lines, Missing) and from_memberships(lines) is None:
+        mounts = _read.mounts(1, at.root)
+        inside = None if isinstance(mounts, Missing) else from_mounts(mounts)
+    known: dict[bytes, Container | None] = {}
+    found: dict[int, Container] = {}
+    dead = []
+    for process in at:
+        data = b"" if process.kernel else _read.read(f"{at.root}/{process.pid}/cgroup")
+        if isinstance(data, Missing) or not data:
+            continue
+        if data not in known:
+            try:
+                known[data] = from_memberships(_parse.cgroups(data))
+            except ValueError:
+                known[data] = None
+        if known[data] is None and process.zombie:
+            dead.append(process)
+        elif one := known[data] or inside:
+            found[process.pid] = one
+    for process in dead:
+        parent = next((p for p in at.ancestors(process.pid) if not p.zombie), None)
+        if heir := found.get(parent.pid) if parent else inside:
+            found[process.pid] = heir
+    return found
+
+
 def directories(
     lines: Iterable[Membership], mounts: Iterable[Mount], controller: str, fs: str = ""
 ) -> tuple[str, ...]:

@@ -191,17 +191,34 @@ def hidepid(root: str = _read.PROC) -> str:
     return ""
 
 
+# Inits that start one program, which is therefore the oldest of their children, and one that starts none.
+CHILDLESS_INITS = frozenset({"pause"})
+ONE_CHILD_INITS = CHILDLESS_INITS | {
+    "tini",
+    "docker-init",
+    "dumb-init",
+    "catatonit",
+    "podman-init",
+    "sexton-init",
+}
+
+
 def adopted(process: Process, at: Snapshot) -> str:
     """Why we know that its parent did not fork it, or "".
 
     A session is inherited over fork and left only by setsid(2), which makes a session of the caller's own
     pid. So a process in a session that is neither its own nor its parent's was forked by somebody else, and
-    given to its parent when that one ended. A process that made a session of its own gives no such sign.
+    given to its parent when that one ended. A process that made a session of its own gives no such sign;
+    under an init that is known to start one program, what is not that program was adopted all the same.
     """
     parent = at.parent(process)
-    if parent is None or process.ppid == 0 or process.sid in (process.pid, parent.sid) or process.kernel:
+    if parent is None or process.kernel:
         return ""
-    if process.sid == parent.pid:  # the parent led it and has since lost it: cannot be, but pids are reused
+    if parent.comm in ONE_CHILD_INITS:
+        first = min(at.children(parent.pid), key=lambda child: (child.start, child.pid))
+        if parent.comm in CHILDLESS_INITS or first is not process:
+            return f"its parent {parent.name} is an init that starts one program at most, and this is not it"
+    if process.sid in (process.pid, parent.sid, parent.pid):
         return ""
     leader = at.processes.get(process.sid)
     whose = f"led by {leader.name}" if leader else "its leader has ended"
