@@ -5,9 +5,17 @@ fixture tree can be looked at. What a process does not let be seen comes back as
 knowledge and no failure.
 """
 
-from sexton.proc._cgroup import container, containers, count_dead, directories, from_memberships,
-from_mounts, from_path from sexton.proc._headroom import Level, of_cgroups, of_directory, of_machine,
-of_users from sexton.proc._model import (
+from sexton.proc._cgroup import (
+    container,
+    containers,
+    count_dead,
+    directories,
+    from_memberships,
+    from_mounts,
+    from_path,
+)
+from sexton.proc._headroom import Level, of_cgroups, of_directory, of_machine, of_users
+from sexton.proc._model import (
     PF_EXITING,
     PF_FORKNOEXEC,
     PF_KTHREAD,

@@ -126,7 +126,8 @@ def container(pid: int, root: str = _read.PROC, at: Snapshot | None = None) -> C
 
 
 def containers(at: Snapshot) -> dict[int, Container]:
-    """The container of each process that is in one, by pid: one read a process, the zombies through their parents.
+    """The container of each process that is in one, by pid: one read a process, the zombies through their
+    parents.
 
     From inside of a container, all that does not tell otherwise is in this one.
     """
