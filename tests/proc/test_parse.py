@@ -71,7 +71,7 @@ def test_stat_survives_any_name_and_any_number(comm: bytes, numbers: list[int]) 
 PARSERS = [
     _parse.stat,
     _parse.status,
-    _parse.ids,
+    _parse.brief,
     _parse.strings,
     _parse.environ,
     _parse.syscall,

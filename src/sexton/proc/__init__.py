@@ -13,12 +13,14 @@ from sexton.proc._cgroup import (
     from_memberships,
     from_mounts,
     from_path,
+    memberships,
 )
 from sexton.proc._headroom import Level, of_cgroups, of_directory, of_machine, of_users
 from sexton.proc._model import (
     PF_EXITING,
     PF_FORKNOEXEC,
     PF_KTHREAD,
+    Brief,
     Container,
     Membership,
     Missing,
@@ -31,6 +33,7 @@ from sexton.proc._model import (
 )
 from sexton.proc._read import (
     PROC,
+    brief,
     cgroups,
     children_pids,
     cmdline,
@@ -56,6 +59,7 @@ __all__ = [
     "PF_FORKNOEXEC",
     "PF_KTHREAD",
     "PROC",
+    "Brief",
     "Container",
     "Level",
     "Membership",
@@ -66,6 +70,7 @@ __all__ = [
     "Status",
     "Syscall",
     "adopted",
+    "brief",
     "cgroups",
     "children_pids",
     "cmdline",
@@ -82,6 +87,7 @@ __all__ = [
     "hidepid",
     "ids",
     "limits",
+    "memberships",
     "mounts",
     "namespace",
     "of_cgroups",

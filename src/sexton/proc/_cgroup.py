@@ -125,37 +125,47 @@ def container(pid: int, root: str = _read.PROC, at: Snapshot | None = None) -> C
     return None if isinstance(mounts, Missing) else from_mounts(mounts)
 
 
-def containers(at: Snapshot) -> dict[int, Container]:
-    """The container of each process that is in one, by pid: one read a process, the zombies through their
-    parents.
-
-    From inside of a container, all that does not tell otherwise is in this one.
-    """
-    inside = None
-    lines = _read.cgroups(1, at.root)
-    if not isinstance(lines, Missing) and from_memberships(lines) is None:
-        mounts = _read.mounts(1, at.root)
-        inside = None if isinstance(mounts, Missing) else from_mounts(mounts)
-    known: dict[bytes, Container | None] = {}
-    found: dict[int, Container] = {}
-    dead = []
+def memberships(at: Snapshot) -> dict[int, tuple[Membership, ...]]:
+    """The cgroups of each process but the kernel's, by pid; processes of the same cgroups share one tuple."""
+    known: dict[bytes, tuple[Membership, ...]] = {}
+    found: dict[int, tuple[Membership, ...]] = {}
     for process in at:
         data = b"" if process.kernel else _read.read(f"{at.root}/{process.pid}/cgroup")
         if isinstance(data, Missing) or not data:
             continue
         if data not in known:
             try:
-                known[data] = from_memberships(_parse.cgroups(data))
+                known[data] = _parse.cgroups(data)
             except ValueError:
-                known[data] = None
-        if known[data] is None and process.zombie:
-            dead.append(process)
-        elif one := known[data] or inside:
-            found[process.pid] = one
-    for process in dead:
-        parent = next((p for p in at.ancestors(process.pid) if not p.zombie), None)
+                known[data] = ()
+        found[process.pid] = known[data]
+    return found
+
+
+def containers(at: Snapshot, groups: dict[int, tuple[Membership, ...]] | None = None) -> dict[int, Container]:
+    """The container of each process that is in one, by pid; a zombie that does not tell is in its parent's.
+
+    From inside of a container, all that does not tell otherwise is in this one. `groups` are the memberships,
+    where they were read already.
+    """
+    groups = memberships(at) if groups is None else groups
+    known = {lines: from_memberships(lines) for lines in set(groups.values())}
+    inside = None
+    if 1 in groups and known[groups[1]] is None:
+        mounts = _read.mounts(1, at.root)
+        inside = None if isinstance(mounts, Missing) else from_mounts(mounts)
+    found: dict[int, Container] = {}
+    dead = []
+    for pid, lines in groups.items():
+        one = known[lines]
+        if one is None and at.processes[pid].zombie:
+            dead.append(pid)
+        elif one := one or inside:
+            found[pid] = one
+    for pid in dead:
+        parent = next((p for p in at.ancestors(pid) if not p.zombie), None)
         if heir := found.get(parent.pid) if parent else inside:
-            found[process.pid] = heir
+            found[pid] = heir
     return found
 
 

@@ -92,6 +92,16 @@ class Status(NamedTuple):
         return self.ns_pids[-1] == 1
 
 
+class Brief(NamedTuple):
+    """The part of `status` that is asked of every process; `ns_pid` is the pid in its own PID namespace."""
+
+    uid: int
+    tracer: int
+    ns_pid: int
+    ignored: int
+    caught: int
+
+
 class Syscall(NamedTuple):
     """The system call a thread sleeps in; `number` is -1 outside of one, -2 where the thread is running."""
 

@@ -9,7 +9,7 @@ import os
 from typing import TYPE_CHECKING, TypeVar
 
 from sexton.proc import _parse
-from sexton.proc._model import Membership, Missing, Mount, Process, Status, Syscall
+from sexton.proc._model import Brief, Membership, Missing, Mount, Process, Status, Syscall
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,9 +77,15 @@ def status(pid: int, root: str = PROC) -> Status | Missing:
     return _value(pid, "status", root, _parse.status)
 
 
+def brief(pid: int, root: str = PROC) -> Brief | Missing:
+    """The part of `status` that is asked of every process."""
+    return _value(pid, "status", root, _parse.brief)
+
+
 def ids(pid: int, root: str = PROC) -> tuple[int, int] | Missing:
-    """(real uid, pid of the tracer or 0): the cheap part of `status`."""
-    return _value(pid, "status", root, _parse.ids)
+    """(real uid, pid of the tracer or 0): the cheapest part of `status`."""
+    value = brief(pid, root)
+    return value if isinstance(value, Missing) else (value.uid, value.tracer)
 
 
 def cmdline(pid: int, root: str = PROC) -> tuple[str, ...] | Missing:
