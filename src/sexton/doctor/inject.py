@@ -12,6 +12,7 @@ import gc
 import json
 import os
 import signal
+import sys
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from sexton import _linux, proc
@@ -80,16 +81,21 @@ def inject(
     reading, writing = os.pipe()
     helper = os.fork()
     if helper == 0:
+        code = 1
         try:
             os.close(reading)
             _work(culprit, zombies, writing, step)
+            code = 0
+        except BaseException:  # noqa: BLE001 - it ends here, and says why
+            sys.excepthook(*sys.exc_info())
         finally:
-            os._exit(0)  # whatever it was: nothing of the caller may run here
+            os._exit(code)  # whatever it was: nothing of the caller may run here
     os.close(writing)
     with open(reading, encoding="utf-8") as answers:
         found = {one.pid: one for one in (Outcome(*json.loads(line)) for line in answers)}
-    os.waitpid(helper, 0)
-    lost = "its tracer ended early; the culprit runs on"
+    code = os.waitstatus_to_exitcode(os.waitpid(helper, 0)[1])
+    how = f"ended by {signal.Signals(-code).name}" if code < 0 else f"done too early (exit {code})"
+    lost = f"the tracer was {how}; the culprit runs on by itself"
     return [found.get(zombie.pid, Outcome(zombie.pid, "refused", lost)) for zombie in zombies]
 
 

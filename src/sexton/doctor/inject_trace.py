@@ -122,12 +122,12 @@ class Tracer:
         # well.
         self.step("block the signals")
         _linux.ptrace_set_signal_mask(self.tid, _ALL_SIGNALS)
-        result = self._through_the_call()
+        result, signum = self._through_the_call()
         self.step("give the mask back")
         _linux.ptrace_set_signal_mask(self.tid, mask)
         self.step("give the registers back")
         _linux.ptrace_set_registers(self.tid, _linux.NT_PRSTATUS, plan.own)
-        self._detach()
+        self._detach(signum)
         if result is None:
             raise Failed("it was stopped on the way")
         return result
@@ -140,8 +140,12 @@ class Tracer:
         if os.pwrite(self.memory, plan.frame, plan.address) != len(plan.frame):
             raise Unsupported("its stack cannot be written to")
 
-    def _through_the_call(self) -> int | None:
-        """Into the system call and out of it; None where something else stopped the thread."""
+    def _through_the_call(self) -> tuple[int | None, int]:
+        """Into the system call and out of it; None, and the signal, where something else stopped the thread.
+
+        That is SIGSTOP, which cannot be blocked, or a seccomp filter's SIGSYS, which is our doing and not
+        delivered.
+        """
         for way in ("enter wait4", "leave wait4"):
             self.step(way)
             _linux.ptrace_resume(_linux.PTRACE_SYSCALL, self.tid)
@@ -150,13 +154,13 @@ class Tracer:
             if stop.kind == "gone":
                 raise Failed("it ended")
             if stop.kind != "syscall":
-                return None
-        return self.machine.result(_linux.ptrace_get_registers(self.tid, _linux.NT_PRSTATUS))
+                return None, stop.signum if stop.kind == "signal" and stop.signum != signal.SIGSYS else 0
+        return self.machine.result(_linux.ptrace_get_registers(self.tid, _linux.NT_PRSTATUS)), 0
 
-    def _detach(self) -> None:
+    def _detach(self, signum: int = 0) -> None:
         self.step("detach")
         with contextlib.suppress(ProcessLookupError):  # SIGKILL ends a stopped thread too
-            _linux.ptrace_resume(_linux.PTRACE_DETACH, self.tid)
+            _linux.ptrace_resume(_linux.PTRACE_DETACH, self.tid, signum)
 
     def _wait(self) -> Stop:
         options = os.WSTOPPED | os.WEXITED | os.WNOHANG | os.WNOWAIT | _linux.WALL
