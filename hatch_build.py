@@ -15,7 +15,6 @@ import shlex
 import struct
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +40,7 @@ def compile_init(root: Path, machine: str, output: Path) -> None:
     zig = [sys.executable, "-m", "ziglang", "cc", "-target", f"{machine}-linux-musl"]
     # A compiler that we did not choose may warn of what it likes: `make check` is where warnings are errors.
     command = [*named, "@init/cflags", "-Wno-error"] if named else [*zig, "@init/cflags"]
-    version = re.search(r'^__version__ = "(.+)"$', (root / "src/sexton/__init__.py").read_text(), re.M)
+    version = re.search(r'^__version__ = "(.+)"$', (root / "src/sexton/__init__.py").read_text(), re.MULTILINE)
     sources = sorted(str(path.relative_to(root)) for path in root.glob("init/*.c"))
     output.parent.mkdir(parents=True, exist_ok=True)
     part = output.with_name(f".{output.name}.{os.getpid()}")
@@ -56,8 +55,10 @@ def compile_init(root: Path, machine: str, output: Path) -> None:
         )
         refuse_wrong_elf(part, machine)
         part.replace(output)
-    except (OSError, subprocess.CalledProcessError) as error:
-        sys.exit(f"sexton-init: {shlex.join(command)}: {error}")
+    except OSError as error:
+        sys.exit(f"sexton-init: cannot run the compiler: {error}")
+    except subprocess.CalledProcessError as error:
+        sys.exit(f"sexton-init: the compiler failed with {error.returncode}: {shlex.join(command)}")
     finally:
         part.unlink(missing_ok=True)
 

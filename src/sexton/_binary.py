@@ -31,7 +31,7 @@ def become(arguments: list[str]) -> NoReturn:
     Raises BinaryNotFound.
     """
     path = _find()
-    import _signal  # the builtin: the module `signal` costs as much as all the rest here
+    import _signal  # type: ignore[import-not-found]  # the builtin, which has no stubs: `signal` costs a millisecond
 
     # Python ignores both; COMMAND is to have what this process was started with, which is not told to us.
     _signal.signal(_signal.SIGPIPE, _signal.SIG_DFL)

@@ -1,0 +1,1 @@
+"""Benchmarks: sexton beside its peers, in one run."""

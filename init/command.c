@@ -1,0 +1,197 @@
+/*
+ * Starts COMMAND. It gets what we were started with: mask, dispositions, cwd, environment, descriptors; and a process
+ * group of its own, the terminal's foreground if we had it, and the user that was asked for.
+ *
+ * vfork: the child runs in our memory until it executes, so it is quick, and it tells what failed by writing it down.
+ */
+#include "sexton.h"
+
+#include <elf.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define PATH_SIZE 4096
+#define DEFAULT_PATH "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+static volatile struct failure {
+	const char *step; /* NULL: it was the exec itself */
+	int err;
+	bool failed;      /* COMMAND did not come to run */
+	bool found;       /* the file exists, yet it cannot be executed */
+	bool foreign;     /* an ELF file for another machine */
+} failure;
+
+STARTUP static bool is_elf(const char *path)
+{
+	char magic[SELFMAG];
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return false;
+	bool elf = read(fd, magic, sizeof magic) == sizeof magic && memcmp(magic, ELFMAG, SELFMAG) == 0;
+	close(fd);
+	return elf;
+}
+
+/* As execvp does, a file that the kernel does not know, and that is no program for another machine, goes to the shell. */
+STARTUP static void try_exec(char *path, char **envp)
+{
+	execve(path, cfg.command, envp);
+	if (errno == ENOEXEC) {
+		failure.foreign = is_elf(path);
+		if (!failure.foreign) {
+			char *name = cfg.command[0], *before = cfg.command[-1];
+			cfg.command[-1] = (char[]){ "/bin/sh" };
+			cfg.command[0] = path;
+			execve("/bin/sh", cfg.command - 1, envp);
+			cfg.command[-1] = before;
+			cfg.command[0] = name;
+		}
+		errno = ENOEXEC;
+	} else if (errno == ENOENT && faccessat(AT_FDCWD, path, F_OK, 0) == 0) {
+		failure.found = true; /* then it is its interpreter that is missing */
+		errno = ENOENT;
+	}
+	failure.err = errno;
+}
+
+STARTUP static void exec_command(char **envp)
+{
+	char path[PATH_SIZE];
+	const char *dirs = DEFAULT_PATH, *name = cfg.command[0];
+	bool denied = false;
+	if (strchr(name, '/') || !*name) {
+		try_exec(cfg.command[0], envp);
+		return;
+	}
+	for (char **env = envp; *env; env++)
+		if (strncmp(*env, "PATH=", 5) == 0)
+			dirs = *env + 5;
+	failure.err = ENOENT;
+	for (const char *end; dirs; dirs = *end ? end + 1 : NULL) {
+		end = strchrnul(dirs, ':');
+		size_t len = (size_t)(end - dirs);
+		if (len + strlen(name) + 2 > sizeof path)
+			continue;
+		memcpy(path, dirs, len);
+		if (len)
+			path[len++] = '/';
+		strcpy(path + len, name);
+		try_exec(path, envp);
+		if (failure.err == EACCES)
+			denied = true;
+		else if (failure.found || (failure.err != ENOENT && failure.err != ENOTDIR))
+			return;
+	}
+	failure.err = denied ? EACCES : ENOENT;
+}
+
+STARTUP static void fail(const char *step)
+{
+	failure.err = errno;
+	failure.step = step;
+	_exit(EXIT_USAGE);
+}
+
+STARTUP static void own_group(void)
+{
+	if (cfg.new_session) {
+		if (setsid() < 0)
+			fail("make a session for");
+	} else if (!cfg.same_group) {
+		if (setpgid(0, 0) != 0)
+			fail("make a process group for");
+		tty_give(getpid());
+	}
+}
+
+STARTUP static _Noreturn void child(char **envp, uint64_t mask, const struct sigaction *chld)
+{
+	own_group();
+	if (cfg.user.set && !user_become(&cfg.user))
+		fail("change the user of");
+	if (cfg.in_child)
+		cfg.in_child(envp);
+	sigaction(SIGCHLD, chld, NULL);
+	if (cfg.reset_signals)
+		mask = 0;
+	for (int sig = 1; cfg.reset_signals && sig <= NSIG_MAX; sig++)
+		(void)signal(sig, SIG_DFL);
+	syscall(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, sizeof mask);
+	exec_command(envp);
+	failure.failed = true;
+	_exit(EXIT_NOT_FOUND);
+}
+
+STARTUP static int explain(void)
+{
+	const char *name = cfg.command[0];
+	int err = failure.err;
+	if (failure.step) {
+		say(FATAL, "cannot %s %s: %e", failure.step, name, err);
+		return EXIT_USAGE;
+	}
+	if (cfg.voice->exec_failed)
+		cfg.voice->exec_failed(name, err);
+	else if (failure.foreign)
+		say(FATAL, "cannot execute %s: it is built for another machine than this one", name);
+	else if (failure.found)
+		say(FATAL, "cannot execute %s: the interpreter that its first line (or its ELF header) names is missing", name);
+	else if (err == ENOENT && !strchr(name, '/'))
+		say(FATAL, "cannot execute %s: not found in PATH", name);
+	else
+		say(FATAL, "cannot execute %s: %e", name, err);
+	return cfg.exec_status[err == ENOENT ? 0 : err == EACCES ? 1 : 2];
+}
+
+/* In place where there is a HOME, else with one more; more has room for that. */
+STARTUP static char **with_home(char **envp, char **more)
+{
+	static char home[sizeof cfg.user.home + 5];
+	size_t n = 0;
+	format(home, sizeof home, "HOME=%s", cfg.user.home);
+	for (; envp[n]; n++) {
+		more[n] = envp[n];
+		if (strncmp(envp[n], "HOME=", 5) == 0) {
+			envp[n] = home;
+			return envp;
+		}
+	}
+	more[n] = home;
+	more[n + 1] = NULL;
+	return more;
+}
+
+STARTUP static pid_t make_child(char **envp, uint64_t mask, const struct sigaction *chld)
+{
+	pid_t pid = vfork();
+	if (pid == 0)
+		child(envp, mask, chld);
+	return pid;
+}
+
+STARTUP int command_start(char **envp, uint64_t mask, const struct sigaction *chld)
+{
+	size_t n = 0;
+	while (envp[n])
+		n++;
+	char *more[n + 2];
+	pid_t pid = make_child(cfg.user.set ? with_home(envp, more) : envp, mask, chld);
+	if (pid < 0) {
+		say(FATAL, "cannot start %s: no process can be made: %e", cfg.command[0], errno);
+		return EXIT_USAGE;
+	}
+	if (failure.step || failure.failed) {
+		/* It wrote down why, and ended. */
+		while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+			;
+		tty_take();
+		return explain();
+	}
+	st.command = pid;
+	st.group = cfg.same_group ? 0 : pid;
+	return -1;
+}

@@ -1,0 +1,72 @@
+/* Buries the dead: every child, and every orphan that came to us. Nothing here allocates. */
+#include "sexton.h"
+
+#include <errno.h>
+#include <sys/wait.h>
+
+/* To look before burying costs a second system call a body: only when somebody wants names, or a group's id held. */
+static bool must_look(void)
+{
+	return reporting() || cfg.term_on_exit || (st.command && !st.proc && !st.pid1 && cfg.on_exit == ON_EXIT_STOP);
+}
+
+/* COMMAND is dead and not yet buried: its group's number is still its own. */
+static void last_word_to_group(void)
+{
+	if (!st.group)
+		return;
+	if (cfg.term_on_exit)
+		kill(-st.group, cfg.term_on_exit);
+	else if (!st.proc && !st.pid1 && cfg.on_exit == ON_EXIT_STOP && !st.stop_asked)
+		kill(-st.group, cfg.stop_signal);
+}
+
+static void buried(pid_t pid, const char *comm, int status, const struct rusage *usage)
+{
+	bool is_command = pid == st.command;
+	event_reaped(pid, comm, status, !is_command);
+	if (cfg.voice->reaped)
+		cfg.voice->reaped(pid, comm, status, is_command);
+	if (!is_command)
+		return;
+	st.command = st.group = 0;
+	st.ended = pid;
+	st.status = status;
+	st.rusage = *usage;
+	st.command_ended = true;
+}
+
+bool reap(void)
+{
+	bool any = false;
+	for (;;) {
+		static struct rusage usage;
+		char comm[64] = "";
+		pid_t pid = -1;
+		int status;
+		if (must_look()) {
+			siginfo_t info = { 0 };
+			if (waitid(P_ALL, 0, &info, WEXITED | WSTOPPED | WNOHANG | WNOWAIT | __WALL) == 0 && info.si_pid) {
+				pid = info.si_pid;
+				if (info.si_code != CLD_STOPPED) {
+					proc_comm(pid, comm, sizeof comm);
+					if (pid == st.command)
+						last_word_to_group();
+				}
+			}
+		}
+		pid = wait4(pid, &status, WNOHANG | WUNTRACED | __WALL, reporting() ? &usage : NULL);
+		if (pid < 0 && errno == EINTR)
+			continue;
+		st.alone = pid < 0;
+		if (pid <= 0)
+			return any;
+		if (WIFSTOPPED(status)) {
+			if (pid == st.command)
+				tty_command_stopped(WSTOPSIG(status));
+			continue;
+		}
+		any = true;
+		buried(pid, comm, status, &usage);
+	}
+}

@@ -1,0 +1,178 @@
+/* --user: who that is, by /etc/passwd and /etc/group read here (no NSS in a static program), and becoming it. */
+#include "sexton.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define FIELDS 7
+#define LINE 1024
+
+typedef bool visit_fn(char *field[FIELDS], void *arg);
+
+STARTUP static bool visit_line(char *line, visit_fn *visit, void *arg)
+{
+	char *field[FIELDS] = { line }, *end = line + strlen(line);
+	for (int f = 1; f < FIELDS; f++) {
+		field[f] = strchrnul(field[f - 1], ':');
+		if (field[f] < end)
+			*field[f]++ = 0;
+	}
+	*strchrnul(field[FIELDS - 1], ':') = 0;
+	return *line && visit(field, arg);
+}
+
+/*
+ * Calls visit with the fields of each line of a colon-separated file until it says true; false: none did.
+ * A line too long for the buffer is passed over.
+ */
+STARTUP static bool each_line(const char *path, visit_fn *visit, void *arg)
+{
+	char line[LINE], block[512];
+	size_t used = 0;
+	bool skip = false, found = false;
+	ssize_t n = 1;
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return false;
+	while (!found && n > 0) {
+		n = read(fd, block, sizeof block);
+		if (n <= 0)
+			block[0] = '\n'; /* the last line may lack its end */
+		for (ssize_t i = 0; i < (n > 0 ? n : 1) && !found; i++) {
+			if (block[i] == '\n') {
+				line[used] = 0;
+				found = !skip && visit_line(line, visit, arg);
+				used = 0;
+				skip = false;
+			} else if (used < sizeof line - 1) {
+				line[used++] = block[i];
+			} else {
+				skip = true;
+			}
+		}
+	}
+	close(fd);
+	return found;
+}
+
+struct wanted {
+	const char *name;
+	bool numeric;
+	unsigned id;
+	struct user *user;
+	char login[64];
+};
+
+STARTUP static bool matches(const struct wanted *wanted, char *field[FIELDS])
+{
+	unsigned id;
+	return strcmp(field[0], wanted->name) == 0 || (wanted->numeric && parse_number(field[2], UINT32_MAX - 1, &id) && id == wanted->id);
+}
+
+STARTUP static bool passwd_line(char *field[FIELDS], void *arg)
+{
+	struct wanted *wanted = arg;
+	unsigned uid, gid;
+	if (!matches(wanted, field) || !parse_number(field[2], UINT32_MAX - 1, &uid) || !parse_number(field[3], UINT32_MAX - 1, &gid))
+		return false;
+	wanted->user->uid = uid;
+	wanted->user->gid = gid;
+	format(wanted->user->home, sizeof wanted->user->home, "%s", *field[5] ? field[5] : "/");
+	format(wanted->login, sizeof wanted->login, "%s", field[0]);
+	return true;
+}
+
+STARTUP static bool group_line(char *field[FIELDS], void *arg)
+{
+	struct wanted *wanted = arg;
+	unsigned gid;
+	if (!matches(wanted, field) || !parse_number(field[2], UINT32_MAX - 1, &gid))
+		return false;
+	wanted->user->gid = gid;
+	return true;
+}
+
+STARTUP static bool member_line(char *field[FIELDS], void *arg)
+{
+	struct wanted *wanted = arg;
+	struct user *user = wanted->user;
+	unsigned gid;
+	for (char *member = field[3], *next; *member; member = next) {
+		next = strchrnul(member, ',');
+		if (*next)
+			*next++ = 0;
+		if (strcmp(member, wanted->login) == 0 && parse_number(field[2], UINT32_MAX - 1, &gid) && gid != user->gid &&
+		    user->ngroups < (int)(sizeof user->groups / sizeof *user->groups))
+			user->groups[user->ngroups++] = gid;
+	}
+	return false;
+}
+
+STARTUP static struct wanted want(const char *name, struct user *user)
+{
+	struct wanted wanted = { .name = name, .user = user };
+	wanted.numeric = parse_number(name, UINT32_MAX - 1, &wanted.id);
+	return wanted;
+}
+
+STARTUP const char *user_resolve(const char *spec, struct user *user)
+{
+	static char name[128];
+	const char *colon = strchr(spec, ':');
+	size_t len = colon ? (size_t)(colon - spec) : strlen(spec);
+	if (len == 0 || len >= sizeof name || (colon && !colon[1]))
+		return "is not USER or USER:GROUP";
+	memcpy(name, spec, len);
+	name[len] = 0;
+	struct wanted wanted = want(name, user);
+	bool known = each_line("/etc/passwd", passwd_line, &wanted);
+	if (!known && !wanted.numeric)
+		return "names a user that is not in /etc/passwd";
+	if (!known) {
+		user->uid = wanted.id;
+		strcpy(user->home, "/");
+		if (!colon)
+			return "is a number that is not in /etc/passwd: name the group too, as USER:GROUP";
+	}
+	if (colon) {
+		struct wanted group = want(colon + 1, user);
+		if (!each_line("/etc/group", group_line, &group)) {
+			if (!group.numeric)
+				return "names a group that is not in /etc/group";
+			user->gid = group.id;
+		}
+	}
+	user->groups[0] = user->gid;
+	user->ngroups = 1;
+	if (!colon)
+		each_line("/etc/group", member_line, &wanted);
+	user->set = true;
+	return NULL;
+}
+
+/*
+ * In the vforked child: the kernel's own calls, since those of the C library would change our other threads, if we had
+ * any. Verified: what was given up must not come back.
+ */
+STARTUP bool user_become(const struct user *user)
+{
+	uid_t ruid, euid, suid;
+	gid_t rgid, egid, sgid;
+	bool already = getuid() == user->uid && geteuid() == user->uid && getgid() == user->gid && getegid() == user->gid;
+	if (syscall(SYS_setgroups, user->ngroups, user->groups) != 0 && !(already && errno == EPERM))
+		return false;
+	if (syscall(SYS_setresgid, user->gid, user->gid, user->gid) != 0 || syscall(SYS_setresuid, user->uid, user->uid, user->uid) != 0)
+		return false;
+	errno = EPERM;
+	if (getresuid(&ruid, &euid, &suid) != 0 || getresgid(&rgid, &egid, &sgid) != 0)
+		return false;
+	if (ruid != user->uid || euid != ruid || suid != ruid || rgid != user->gid || egid != rgid || sgid != rgid)
+		return false;
+	if (user->uid != 0 && syscall(SYS_setresuid, -1, 0, -1) == 0)
+		return false;
+	return true;
+}

@@ -1,0 +1,260 @@
+"""Who gets a signal that is sent to the init: the command, its group, or nobody, as under the peer."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from contextlib import ExitStack
+from dataclasses import replace
+
+import pytest
+
+from tests.compat.troop import MARKER, Troop, muster
+from tests.compat.twins import Outcome, Side, Twins
+from tests.support.lines import DEADLINE
+from tests.support.monsters import await_notes
+from tests.support.processes import stat
+from tests.support.running import Place
+
+FAULTS = (
+    signal.SIGILL,
+    signal.SIGTRAP,
+    signal.SIGABRT,
+    signal.SIGBUS,
+    signal.SIGFPE,
+    signal.SIGSEGV,
+    signal.SIGSYS,
+)
+STOPS = (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
+ORDINARY = sorted(set(range(1, 32)) - set(FAULTS) - set(STOPS) - {signal.SIGKILL, signal.SIGSTOP})
+REAL_TIME = range(signal.SIGRTMIN, signal.SIGRTMAX - 1)
+EVERY = [*ORDINARY, *REAL_TIME]
+
+INITS = [
+    "tini -s --",
+    "tini -sg --",
+    "TINI_SUBREAPER= TINI_KILL_PROCESS_GROUP= tini",
+    "docker-init -s --",
+    "tini-static -s -g --",
+    "dumb-init",
+    "dumb-init -c",
+    "DUMB_INIT_SETSID=0 dumb-init --",
+    "dumb-init -r 15:2 -r 1:0 -r 28:10 -r 10:12 --",
+    "dumb-init -c -r 15:0 -r 2:1 -r 1:2",
+    "dumb-init -r 1:31 -r 31:1 --rewrite=3:3",
+    "catatonit --",
+    "catatonit -g --",
+]
+PLACES = [Place.PID1, Place.BESIDE]
+
+
+def deliver(side: Side, init: str, place: Place, signals: list[int]) -> tuple[dict[str, list[int]], Outcome]:
+    """Send the signals to the init of a new family: what each member got, and how it ended."""
+    with ExitStack() as stack:
+        troop = muster(side, init, place, stack)
+        for sig in signals:
+            troop.send(sig)
+        troop.settle()
+        return troop.got(), troop.end()
+
+
+@pytest.mark.parametrize("place", PLACES, ids=lambda place: place.value)
+@pytest.mark.parametrize("init", INITS)
+def test_the_same_members_get_every_signal(twins: Twins, init: str, place: Place) -> None:
+    peer, ours = (deliver(side, init, place, EVERY) for side in twins.sides)
+    assert ours == peer
+    assert len(ours[0]["main"]) > 40
+    assert ours[1].code == 137
+
+
+@pytest.mark.release_only("the sanitizers have handlers of their own for faults")
+@pytest.mark.parametrize("init", ["dumb-init", "dumb-init -c", "dumb-init -r 11:6"])
+@pytest.mark.parametrize("place", PLACES, ids=lambda place: place.value)
+def test_dumb_init_forwards_faults_too(twins: Twins, init: str, place: Place) -> None:
+    peer, ours = (deliver(side, init, place, list(FAULTS)) for side in twins.sides)
+    assert ours == peer
+    assert len(ours[0]["main"]) > 5
+
+
+@pytest.mark.release_only("the sanitizers have handlers of their own for faults")
+@pytest.mark.parametrize("init", ["tini --", "tini -g --", "catatonit --"])
+def test_as_pid_1_the_others_are_deaf_to_faults(twins: Twins, init: str) -> None:
+    peer, ours = (deliver(side, init, Place.PID1, list(FAULTS)) for side in twins.sides)
+    assert ours == peer
+    assert not any(ours[0].values())
+
+
+@pytest.mark.release_only("the sanitizers have handlers of their own for faults")
+@pytest.mark.parametrize("init", ["tini -s --", "catatonit --"])
+@pytest.mark.parametrize("sig", FAULTS)
+def test_elsewhere_a_fault_ends_the_others(twins: Twins, init: str, sig: int) -> None:
+    for side in twins.sides:
+        with ExitStack() as stack:
+            troop = muster(side, init, Place.BESIDE, stack)
+            troop.send(sig)
+            troop.wait()
+            assert [note.rest for note in troop.notes if note.word == "killed"] == [(str(int(sig)),)]
+
+
+@pytest.mark.parametrize("sig", STOPS)
+@pytest.mark.parametrize("init", ["tini -s --", "tini -sg --", "catatonit --", "catatonit -g --"])
+@pytest.mark.parametrize("place", PLACES, ids=lambda place: place.value)
+def test_a_terminal_stop_is_forwarded_or_swallowed(twins: Twins, init: str, sig: int, place: Place) -> None:
+    peer, ours = (deliver(side, init, place, [sig]) for side in twins.sides)
+    assert ours == peer
+
+
+def await_state(pid: int, wanted: str) -> None:
+    """Look until the process is in that state: nobody tells a stranger of a stop."""
+    until = time.monotonic() + DEADLINE
+    while (state := stat(pid).state) not in wanted:
+        assert time.monotonic() < until, f"process {pid} is {state}, not {wanted}"
+        os.sched_yield()
+
+
+def stop_and_go(side: Side, init: str, sig: int, stopped: list[str]) -> dict[str, list[int]]:
+    """Stop a dumb-init that is not PID 1, wait until the members named have stopped, and continue: what they got."""
+    with ExitStack() as stack:
+        troop = muster(side, init, Place.BESIDE, stack)
+        troop.send(sig)
+        await_state(troop.run.init.pid, "T")
+        for label in stopped:
+            await_state(troop.members[label].pid, "T")
+        troop.send(signal.SIGCONT)
+        troop.settle()
+        got = troop.got()
+        assert troop.end().code == 137
+        return got
+
+
+@pytest.mark.parametrize(
+    ("init", "stopped"),
+    [
+        ("dumb-init", ["main", "kid"]),
+        ("dumb-init -v", ["main", "kid"]),
+        ("dumb-init -c", []),  # the command gets the signal itself, and takes it
+        ("dumb-init -c -r 20:1", []),
+        ("dumb-init -r 20:15 -r 21:0 -r 22:1", []),  # it stops itself though the command does not
+    ],
+)
+@pytest.mark.parametrize("sig", STOPS)
+def test_dumb_init_stops_itself_on_a_terminal_stop(twins: Twins, init: str, stopped: list[str], sig: int) -> None:
+    peer, ours = (stop_and_go(side, init, sig, stopped) for side in twins.sides)
+    assert ours == peer
+
+
+@pytest.mark.parametrize("sig", STOPS)
+def test_as_pid_1_dumb_init_stops_its_children_only(twins: Twins, sig: int) -> None:
+    for side in twins.sides:
+        with ExitStack() as stack:
+            troop = muster(side, "dumb-init", Place.PID1, stack)
+            troop.send(sig)
+            for label in ("main", "kid"):
+                await_state(troop.members[label].pid, "T")
+            assert stat(troop.run.init.pid).state in "SR"
+            troop.send(signal.SIGCONT)
+            troop.settle()
+            assert troop.got() == {"main": [signal.SIGCONT], "kid": [signal.SIGCONT], "far": []}
+            troop.end()
+
+
+RECEIVED_SIGCHLD = "[DEBUG tini (PID)] Received SIGCHLD\n"
+
+
+def own_end(side: Side, init: str, statement: str, sig: int, place: Place) -> Outcome:
+    """Send a signal to the init over a command that ends of it."""
+    with ExitStack() as stack:
+        troop = muster(side, init, place, stack, [f"as main {statement}"], 1)
+        troop.send(sig)
+        return troop.wait()
+
+
+@pytest.mark.parametrize("place", PLACES, ids=lambda place: place.value)
+@pytest.mark.parametrize("statement", ["plain", "polite"])
+@pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT])
+@pytest.mark.parametrize(
+    "init",
+    [
+        "tini -s --",
+        "tini -s -e 143 -e 130 --",
+        "tini -svvv --",
+        "tini -sgvvv --",
+        "dumb-init",
+        "dumb-init -c",
+        "dumb-init -v",
+        "dumb-init -vc",
+        "dumb-init -v -r 15:2 -r 2:15 -r 1:3",
+        "catatonit --",
+        "catatonit -g --",
+    ],
+)
+def test_a_stop_signal_ends_it_as_it_ends_the_peer(
+    twins: Twins, init: str, statement: str, sig: int, place: Place
+) -> None:
+    peer, ours = (own_end(side, init, statement, sig, place) for side in twins.sides)
+    if init.startswith("tini"):  # which buries at each signal, so that it may end before it takes the SIGCHLD
+        peer, ours = (replace(each, out=each.out.replace(RECEIVED_SIGCHLD, "")) for each in (peer, ours))
+    assert ours == peer
+
+
+@pytest.mark.parametrize("sig", [1, 3, 10, 13, 14, 23, 25, 28, 29, 30, 34, 50, 62])
+@pytest.mark.parametrize("init", ["tini -svvv --", "dumb-init -v", "dumb-init -vc -r 1:10", "dumb-init -v -r 10:0"])
+def test_what_is_told_of_a_signal(twins: Twins, init: str, sig: int) -> None:
+    peer, ours = (deliver(side, init, Place.PID1, [sig]) for side in twins.sides)
+    assert ours == peer
+    assert ours[1].out + ours[1].err
+
+
+# ---- deliberate differences ----
+
+
+def queue(side: Side, init: str) -> int | None:
+    """Queue a value to the init: the one that COMMAND gets."""
+    with ExitStack() as stack:
+        troop = muster(side, init, Place.BESIDE, stack, ["as main stubborn"], 1)
+        words = ["kill", "--queue", "42", "--signal", str(int(MARKER)), str(troop.run.init.pid)]
+        subprocess.run(["/usr/bin/env", *words], check=True, timeout=30)
+        note = await_notes(troop.log, "got")[-1]
+        troop.end()
+        return note.value
+
+
+@pytest.mark.parametrize("init", ["tini -s --", "dumb-init -c", "catatonit --"])
+def test_a_queued_value_is_kept_which_the_peers_lose(twins: Twins, init: str) -> None:
+    assert queue(twins.peer, init) is None
+    assert queue(twins.ours, init) == 42
+
+
+def forbidden(side: Side, init: str, stack: ExitStack) -> Troop:
+    """An init without CAP_KILL over a command of another user, sent a TERM."""
+    without = ("setpriv", "--bounding-set=-kill", "--inh-caps=-kill")
+    words = f"{init} setpriv --reuid=65534 --clear-groups --"
+    troop = muster(side, words, Place.PID1, stack, ["as main stubborn"], 1, before=without)
+    troop.send(signal.SIGTERM)
+    return troop
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can start a command as another user")
+def test_a_signal_that_may_not_be_delivered_kills_tini_and_not_us(twins: Twins, stack: ExitStack) -> None:
+    peer = forbidden(twins.peer, "tini --", stack).wait()
+    assert peer.code == 1
+    assert "FATAL" in peer.err
+    troop = forbidden(twins.ours, "tini --", stack)
+    assert troop.run.err
+    line = troop.run.err.line()
+    assert line is not None
+    assert "[WARN  tini (1)] Unexpected error when forwarding signal: 'Operation not permitted'" in line
+    assert troop.end().code == 137
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can start a command as another user")
+@pytest.mark.parametrize("init", ["dumb-init -c", "catatonit --"])
+def test_a_signal_that_may_not_be_delivered_is_told(twins: Twins, stack: ExitStack, init: str) -> None:
+    troop = forbidden(twins.ours, init, stack)
+    assert troop.run.err
+    line = troop.run.err.line()
+    assert line is not None
+    assert "Operation not permitted" in line
+    assert troop.end().code == 137

@@ -1,0 +1,1 @@
+"""sexton-init in real containers: podman and runc, offline, on storage of their own."""

@@ -1,0 +1,58 @@
+"""Fixtures of the container tests: one podman for all of them, an image with little more than busybox, families."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.containers.family import Starter
+from tests.containers.podman import Podman
+from tests.support import monsters
+
+APPLETS = ("sh", "cat", "ps", "sleep", "umount", "id", "true")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The sanitizer build is dynamic, and looks for its shared libraries in vain in these images."""
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.is_relative_to(here):
+            item.add_marker(pytest.mark.release_only("dynamic"))
+
+
+@pytest.fixture(scope="session")
+def podman() -> Iterator[Podman]:
+    """podman and runc on storage of their own."""
+    with Podman() as podman:
+        yield podman
+
+
+@pytest.fixture(scope="session")
+def rootfs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root directory with busybox and the monsters, and no sexton-init."""
+    root = tmp_path_factory.mktemp("rootfs")
+    for name in ("bin", "sbin", "dev", "proc", "sys", "tmp", "run", "etc"):
+        (root / name).mkdir()
+    root.chmod(0o755)
+    shutil.copy("/bin/busybox", root / "bin")
+    for name in APPLETS:
+        (root / "bin" / name).symlink_to("busybox")
+    monsters.build(root / "bin" / "monster")
+    return root
+
+
+@pytest.fixture(scope="session")
+def image(podman: Podman, rootfs: Path) -> str:
+    """The image of `rootfs`."""
+    return podman.image("little", rootfs)
+
+
+@pytest.fixture
+def start(podman: Podman, sexton_init: Path, image: str, tmp_path: Path) -> Iterator[Starter]:
+    """Starts families in containers; the end of the test removes them all."""
+    with contextlib.ExitStack() as stack:
+        yield Starter(podman, sexton_init, image, tmp_path, stack)

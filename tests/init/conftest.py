@@ -1,0 +1,60 @@
+"""Fixtures of the native behaviour: the monsters, the modes, and families of processes under sexton-init."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.init.family import ALL_MODES, PLACED_MODES, Mode, Starter
+from tests.support import monsters
+
+
+@pytest.fixture(scope="session")
+def public() -> Iterator[Path]:
+    """A directory that every user may enter."""
+    folder = Path(tempfile.mkdtemp(prefix="sexton-tests-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def monster(public: Path) -> Path:
+    """The program of tests/support/monster.c."""
+    return monsters.build(public / "monster")
+
+
+@pytest.fixture
+def anyones_init(sexton_init: Path, public: Path) -> Path:
+    """A copy of the binary under test that every user may execute."""
+    copy = public / sexton_init.name
+    if not copy.exists():
+        shutil.copy(sexton_init, copy)
+        copy.chmod(0o755)
+    return copy
+
+
+@pytest.fixture(params=ALL_MODES, ids=str)
+def mode(request: pytest.FixtureRequest) -> Mode:
+    """As PID 1 or not; with /proc, without, with another namespace's."""
+    found: Mode = request.param
+    return found
+
+
+@pytest.fixture(params=PLACED_MODES, ids=str)
+def placed(request: pytest.FixtureRequest) -> Mode:
+    """As PID 1 or not, with /proc."""
+    found: Mode = request.param
+    return found
+
+
+@pytest.fixture
+def start(sexton_init: Path, monster: Path) -> Iterator[Starter]:
+    """Starts families; the end of the test ends them all."""
+    with contextlib.ExitStack() as stack:
+        yield Starter(sexton_init, monster, stack)

@@ -1,0 +1,104 @@
+"""Every child and every adopted orphan is buried, however SIGCHLD coalesces, and COMMAND's status is never lost."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import pytest
+
+from tests.init.family import PID1, Mode, Starter
+from tests.support.processes import children, descriptors, stat
+
+BURST = 3000
+
+
+def zombies(parent: int) -> list[int]:
+    return [pid for pid in children(parent) if stat(pid).state == "Z"]
+
+
+def test_orphans_are_adopted_and_reaped(start: Starter, mode: Mode) -> None:
+    """50 grandchildren whose parents are gone; COMMAND ends only after they did, with nobody left."""
+    family = start(mode, "--on-exit wait", "times 50 fork fork exit 0", "wait", "exit 7")
+    end = family.end()
+    assert end.code == 7
+    assert end.left == []
+    reaped = end.of("reaped")
+    assert sum(event["adopted"] for event in reaped) == 50
+    assert len(reaped) == 51
+
+
+def test_thousands_of_orphans_in_a_burst(start: Starter, placed: Mode) -> None:
+    """They all wait on one lock and end together: SIGCHLD coalesces, and not one zombie stays."""
+    family = start(
+        placed,
+        "--on-exit wait",
+        f"times {BURST} fork fork exit 0",
+        "wait",
+        "say forked",
+        "as late fork polite",
+        "as main polite",
+    )
+    family.await_note("forked")
+    family.await_note("ready", 2)
+    reaped = 0
+    while reaped < BURST:
+        reaped += family.await_event("reaped")["adopted"]
+    init = family.run.init
+    assert zombies(init.pid) == []
+    init.send(15)
+    assert family.end().code == 0
+
+
+@pytest.mark.parametrize("code", [0, 33])
+def test_the_exit_code_is_right_when_everybody_dies_together(start: Starter, mode: Mode, code: int) -> None:
+    end = start(mode, "", "times 200 fork fork exit 9", "times 100 fork exit 8", f"exit {code}").end()
+    assert end.code == code
+    assert end.left == []
+
+
+def test_many_families_that_die_together(start: Starter) -> None:
+    """The race again and again: COMMAND among its dying orphans, its status taken from the right pid."""
+    for number in range(40):
+        end = start(PID1, "", f"times {number} daemon exit 9", "times 7 fork exit 8", "die 9").end()
+        assert end.code == 137
+
+
+def test_no_descriptor_leaks(start: Starter, placed: Mode) -> None:
+    family = start(placed, "--verbose", "say up", "as a stubborn")
+    family.await_note("ready")
+    before = descriptors(family.run.init.pid)
+    busy = start(placed, "", "times 500 fork fork exit 0", "wait", "as b stubborn")
+    busy.await_note("ready")
+    for _ in range(500):
+        busy.await_event("reaped")
+    after = descriptors(busy.run.init.pid)
+    assert len(after) == len(before)
+
+
+def test_reaping_goes_on_while_stopping(start: Starter, placed: Mode) -> None:
+    """A leftover that makes orphans in its grace time: they are buried at once, none is kept for the end."""
+    family = start(placed, "--grace 30", "fork stubborn", "await 1", "exit 0")
+    family.await_event("stopping")
+    family.await_note("got")
+    init = family.run.init
+    child = next(pid for pid in children(init.pid))
+    assert zombies(init.pid) == []
+    family.run.handle(child).send(9)
+    assert family.end().code == 0
+
+
+def test_a_child_that_a_clone_made_without_sigchld_is_reaped(start: Starter, placed: Mode) -> None:
+    """waitpid(-1) alone does not see a child whose exit signal is not SIGCHLD; an orphan's becomes SIGCHLD."""
+    clone = {"x86_64": 56, "aarch64": 220}[os.uname().machine]
+    script = (
+        "import ctypes, os\n"
+        "def clone(): return ctypes.CDLL(None).syscall(%d, 0, 0, 0, 0, 0)\n"
+        "if clone() == 0:\n"
+        "    clone()\n"
+        "    os._exit(0)\n"
+        "os._exit(5)\n"
+    ) % clone
+    end = start(placed, "", command=[sys.executable, "-S", "-c", script]).end()
+    assert end.code == 5
+    assert end.left == []

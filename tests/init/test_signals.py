@@ -1,0 +1,267 @@
+"""Forwarding: who gets which signal, how often, with what value, in each --signal scope."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+from collections import Counter
+
+import pytest
+
+from tests.init.family import BESIDE, PID1, Ending, Family, Mode, Starter
+from tests.support.monsters import Note
+from tests.support.running import Place, Proc
+
+NOT_FORWARDED = {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD, signal.SIGTTIN, signal.SIGTTOU, 32, 33}
+FORWARDED = sorted(set(range(1, 65)) - NOT_FORWARDED)
+SCOPES = ["child", "group", "tree"]
+FAMILY_STATEMENTS = (
+    "as member fork stubborn",
+    "as mover fork group stubborn",
+    "as daemon fork setsid stubborn",
+    "as double daemon stubborn",
+    "await 4",
+    "as main stubborn",
+)
+REACHED = {
+    "child": {"main"},
+    "group": {"main", "member"},
+    "tree": {"main", "member", "mover", "daemon", "double"},
+}
+
+
+def finish(family: Family) -> Ending:
+    """Kill COMMAND, so that the family ends: everybody here is stubborn."""
+    family.run.command.send(signal.SIGKILL)
+    return family.end()
+
+
+def labels(notes: list[Note], sig: int) -> Counter[str]:
+    return Counter(note.label for note in notes if note.word == "got" and note.signal == sig)
+
+
+def counted(family: Family, receivers: int, *signals: int) -> list[Note]:
+    """Send each, then a marker: real-time signals queue in order, so with the marker's arrival the count is final."""
+    for sig in (*signals, signal.SIGRTMAX):
+        family.send(sig)
+    while sum(labels(family.notes, signal.SIGRTMAX).values()) < receivers:
+        family.await_note("got")
+    return family.notes
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+def test_a_forwarded_signal_reaches_its_scope_once(start: Starter, placed: Mode, scope: str) -> None:
+    """Both to all of the scope and to nobody else; the real-time one queues, so that a second would show."""
+    family = start(placed, f"--signal {scope} --grace 0", *FAMILY_STATEMENTS)
+    family.await_note("ready", 5)
+    counted(family, len(REACHED[scope]), signal.SIGUSR1, signal.SIGRTMIN + 5)
+    end = finish(family)
+    for sig in (signal.SIGUSR1, signal.SIGRTMIN + 5):
+        assert labels(end.notes, sig) == Counter(REACHED[scope])
+    assert end.left == []
+
+
+@pytest.mark.parametrize("scope", ["child", "group"])
+def test_scopes_hold_without_our_proc(start: Starter, mode: Mode, scope: str) -> None:
+    family = start(mode, f"--signal {scope}", *FAMILY_STATEMENTS)
+    family.await_note("ready", 5)
+    notes = counted(family, len(REACHED[scope]), signal.SIGRTMIN + 5)
+    assert labels(notes, signal.SIGRTMIN + 5) == Counter(REACHED[scope])
+
+
+@pytest.mark.parametrize("proc", [Proc.NONE, Proc.FOREIGN], ids=str)
+def test_tree_as_pid_1_reaches_all_without_proc(start: Starter, proc: Proc) -> None:
+    family = start(Mode(Place.PID1, proc), "--signal tree", *FAMILY_STATEMENTS)
+    family.await_note("ready", 5)
+    notes = counted(family, 5, signal.SIGRTMIN + 5)
+    assert labels(notes, signal.SIGRTMIN + 5) == Counter(REACHED["tree"])
+
+
+@pytest.mark.parametrize("proc", [Proc.NONE, Proc.FOREIGN], ids=str)
+def test_tree_beside_without_proc_reaches_the_group_once(start: Starter, proc: Proc) -> None:
+    """Nobody can be found there: what there is no list of is told by its group."""
+    family = start(Mode(Place.BESIDE, proc), "--signal tree", *FAMILY_STATEMENTS)
+    family.await_note("ready", 5)
+    notes = counted(family, 2, signal.SIGRTMIN + 5)
+    assert labels(notes, signal.SIGRTMIN + 5) == Counter(REACHED["group"])
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+def test_every_signal_that_can_be_forwarded_is(start: Starter, placed: Mode, scope: str) -> None:
+    family = start(placed, f"--signal {scope} --grace 0", "as member fork stubborn", "await 1", "as main stubborn")
+    family.await_note("ready", 2)
+    receivers = 1 if scope == "child" else 2
+    for sig in FORWARDED:
+        family.send(sig)
+        family.await_note("got", receivers)
+    end = finish(family)
+    for label in ["main", "member"][:receivers]:
+        assert Counter(n.signal for n in end.notes if n.word == "got" and n.label == label) == Counter(FORWARDED)
+
+
+@pytest.mark.parametrize("sig", [signal.SIGCHLD, signal.SIGTTIN, signal.SIGTTOU])
+def test_chld_and_the_terminals_stops_are_not_forwarded(start: Starter, placed: Mode, sig: int) -> None:
+    family = start(placed, "--grace 0", "stubborn")
+    family.await_note("ready")
+    family.send(sig)
+    family.send(signal.SIGUSR1)
+    assert [note.signal for note in family.await_note("got")] == [signal.SIGUSR1]
+    finish(family)
+
+
+def test_a_stopped_init_goes_on_with_what_came_meanwhile(start: Starter) -> None:
+    """SIGSTOP cannot be caught; what was sent while it stood still is forwarded afterwards."""
+    family = start(BESIDE, "--grace 0", "stubborn")
+    family.await_note("ready")
+    family.send(signal.SIGSTOP)
+    for sig in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGRTMIN + 1, signal.SIGRTMIN + 1):
+        family.send(sig)
+    family.send(signal.SIGCONT)
+    got = Counter(note.signal for note in family.await_note("got", 5))
+    assert got == {signal.SIGUSR1: 1, signal.SIGUSR2: 1, signal.SIGRTMIN + 1: 2, signal.SIGCONT: 1}
+    finish(family)
+
+
+@pytest.mark.parametrize(
+    ("rule", "sent", "received"),
+    [
+        ("TERM=INT", "TERM", signal.SIGINT),
+        ("SIGTERM=SIGQUIT", "TERM", signal.SIGQUIT),
+        ("hup=Usr2", "HUP", signal.SIGUSR2),
+        ("1=10", "HUP", signal.SIGUSR1),
+        ("USR1=RTMIN+3", "USR1", 37),
+        ("USR1=RTMAX-1", "USR1", 63),
+        ("USR1=40", "USR1", 40),
+        ("POLL=USR1", "IO", signal.SIGUSR1),
+        ("USR1=TTIN", "USR1", signal.SIGTTIN),
+    ],
+)
+def test_map_rewrites_a_signal(start: Starter, placed: Mode, rule: str, sent: str, received: int) -> None:
+    family = start(placed, f"--map {rule} --grace 0", "stubborn")
+    family.await_note("ready")
+    family.send(signal.Signals[f"SIG{sent}"])
+    assert family.await_note("got")[0].signal == received
+    end = finish(family)
+    assert len(end.of("signalled")) == 1
+
+
+def test_rtmin_is_34_whatever_the_c_library_keeps_for_itself(start: Starter) -> None:
+    """systemd's SIGRTMIN+3 is 37: musl's own SIGRTMIN is 35."""
+    family = start(PID1, "--map RTMIN+3=TERM --map TERM=RTMIN+3 --grace 0", "stubborn")
+    family.await_note("ready")
+    family.send(37)
+    family.send(signal.SIGTERM)
+    assert sorted(note.signal for note in family.await_note("got", 2)) == [signal.SIGTERM, 37]
+    finish(family)
+
+
+def test_map_to_none_drops_a_signal(start: Starter, placed: Mode) -> None:
+    family = start(placed, "--map HUP=none --map USR2=none --grace 0", "stubborn")
+    family.await_note("ready")
+    for sig in (signal.SIGHUP, signal.SIGUSR2, signal.SIGUSR1):
+        family.send(sig)
+    assert [note.signal for note in family.await_note("got")] == [signal.SIGUSR1]
+    end = finish(family)
+    assert [event["signal"] for event in end.of("signalled")] == ["USR1"]
+
+
+def test_map_is_applied_once_and_is_no_chain(start: Starter) -> None:
+    family = start(PID1, "--map USR1=USR2 --map USR2=USR1 --grace 0", "stubborn")
+    family.await_note("ready")
+    family.send(signal.SIGUSR1)
+    assert family.await_note("got")[0].signal == signal.SIGUSR2
+    finish(family)
+
+
+def test_map_to_kill_kills_the_scope(start: Starter, placed: Mode) -> None:
+    family = start(placed, "--map TERM=KILL", "as member fork stubborn", "await 1", "stubborn")
+    family.await_note("ready", 2)
+    family.send(signal.SIGTERM)
+    end = family.end()
+    assert end.code == 137
+    assert end.left == []
+
+
+def sigqueue(pid: int, sig: int, value: int) -> None:
+    """sigqueue(3) with an int for its value."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.sigqueue(pid, sig, ctypes.c_void_p(value)) != 0:
+        raise OSError(ctypes.get_errno(), "sigqueue")
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+@pytest.mark.parametrize("sig", [signal.SIGUSR1, signal.SIGRTMIN + 2])
+def test_a_queued_value_is_kept(start: Starter, placed: Mode, scope: str, sig: int) -> None:
+    family = start(placed, f"--signal {scope} --grace 0", *FAMILY_STATEMENTS)
+    family.await_note("ready", 5)
+    sigqueue(family.run.init.pid, sig, 4711)
+    notes = family.await_note("got", len(REACHED[scope]))
+    end = finish(family)
+    assert labels(end.notes, sig) == Counter(REACHED[scope])
+    assert [note.value for note in notes] == [4711] * len(notes)
+
+
+def test_a_queued_value_is_kept_without_proc(start: Starter, mode: Mode) -> None:
+    family = start(mode, "--signal child --grace 0", "stubborn")
+    family.await_note("ready")
+    sigqueue(family.run.init.pid, signal.SIGRTMIN + 2, 4711)
+    assert family.await_note("got")[0].value == 4711
+    finish(family)
+
+
+def test_a_queued_signal_reaches_each_of_the_group_once_without_proc(start: Starter, mode: Mode) -> None:
+    family = start(mode, "--grace 0", "as member fork stubborn", "await 1", "as main stubborn")
+    family.await_note("ready", 2)
+    sigqueue(family.run.init.pid, signal.SIGRTMIN + 2, 4711)
+    counted(family, 2)
+    assert labels(finish(family).notes, signal.SIGRTMIN + 2) == {"main": 1, "member": 1}
+
+
+def test_queued_signals_keep_their_number_and_order(start: Starter, placed: Mode) -> None:
+    family = start(placed, "--signal child --grace 0", "stubborn")
+    family.await_note("ready")
+    for value in range(50):
+        sigqueue(family.run.init.pid, signal.SIGRTMIN + 2, value)
+    assert [note.value for note in family.await_note("got", 50)] == list(range(50))
+    finish(family)
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+def test_a_signal_that_may_not_be_delivered_is_reported_and_survived(start: Starter, scope: str) -> None:
+    """sexton-init as nobody, without capabilities, over a COMMAND that became another user through a set-uid file."""
+    family = start(
+        PID1,
+        f"--signal {scope} --grace 0",
+        "as foreign stubborn",
+        before=["setpriv", "--bounding-set", "-kill", "--inh-caps", "-kill"],
+        preexec=None,
+    )
+    family.await_note("ready")
+    finish(family)
+
+
+def test_the_signal_is_forwarded_while_a_drain_waits(start: Starter) -> None:
+    """--drain holds stop signals alone: USR1 (reopen your logs) is not for waiting."""
+    family = start(PID1, "--drain 30 --grace 0", "stubborn")
+    family.await_note("ready")
+    family.send(signal.SIGTERM)
+    family.send(signal.SIGUSR1)
+    assert family.await_note("got")[0].signal == signal.SIGUSR1
+    finish(family)
+
+
+def test_a_signal_before_the_command_has_started_is_not_lost(start: Starter) -> None:
+    """The signal is sent as early as can be, while sexton-init is still being executed: blocked, it stays pending."""
+    mask = {signal.SIGUSR1}
+    family = start(
+        BESIDE,
+        "--grace 0",
+        command=["sh", "-c", 'trap "exit 21" USR1; echo up; while :; do read line || exit 3; done'],
+        preexec=lambda: signal.pthread_sigmask(signal.SIG_BLOCK, mask) and None,
+        stdin=-1,
+    )
+    assert family.run.out
+    assert family.run.out.line() == "up"
+    os.kill(family.run.command.pid, signal.SIGKILL)
+    family.end()
