@@ -27,15 +27,11 @@ def of_pid(at: proc.Snapshot, pid: int) -> frozenset[int]:
 def of_container(known: Mapping[int, proc.Container], name: str) -> frozenset[int]:
     """The processes of the container whose id, or whose pod's uid, begins so."""
     wanted = name.lower().replace("_", "-")
-    matches = {
-        one for one in known.values() if wanted and (one.id.startswith(wanted) or one.pod.startswith(wanted))
-    }
+    matches = {one for one in known.values() if wanted and (one.id.startswith(wanted) or one.pod.startswith(wanted))}
     ids = {one.id for one in matches if one.id.startswith(wanted)}
     if not matches:
         seen = ", ".join(sorted({one.short for one in known.values()})) or "none"
-        raise CannotLook(
-            f"no container or pod begins with {name!r}; a container is named by its id. Seen: {seen}"
-        )
+        raise CannotLook(f"no container or pod begins with {name!r}; a container is named by its id. Seen: {seen}")
     if len(ids) > 1:
         raise CannotLook(
             f"{name!r} is the beginning of {len(ids)} containers: {', '.join(sorted(i[:20] for i in ids))}"

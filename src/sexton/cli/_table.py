@@ -48,11 +48,7 @@ def screen(stream: TextIO | None = None) -> Screen:
         if not stream.isatty():
             return Screen(0, color=False)
         columns = os.environ.get("COLUMNS", "")
-        width = (
-            int(columns)
-            if columns.isdecimal() and int(columns)
-            else os.get_terminal_size(stream.fileno()).columns
-        )
+        width = int(columns) if columns.isdecimal() and int(columns) else os.get_terminal_size(stream.fileno()).columns
     except (OSError, ValueError):  # closed, or a stream without descriptor
         return Screen(0, color=False)
     return Screen(width, color=not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb")
@@ -63,8 +59,7 @@ def wide(text: str) -> int:
     if text.isascii():
         return len(text)
     return sum(
-        0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1
-        for char in text
+        0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text
     )
 
 
@@ -77,9 +72,7 @@ def cut(text: str, width: int) -> str:
     return text + "…" if width > 0 else ""
 
 
-def table(
-    columns: Sequence[Column], rows: Iterable[tuple[Sequence[str], Sequence[str]]], on: Screen
-) -> Iterable[str]:
+def table(columns: Sequence[Column], rows: Iterable[tuple[Sequence[str], Sequence[str]]], on: Screen) -> Iterable[str]:
     """The lines of a table: each row is its cells and the styles of the whole line."""
     rows = list(rows)
     widths = [wide(column.title) for column in columns]

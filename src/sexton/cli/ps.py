@@ -133,13 +133,9 @@ def _columns(_ctx: click.Context, _param: click.Parameter, value: str | None) ->
 @click.command()
 @click.option("--zombies", is_flag=True, help="Only zombies.")
 @click.option("--orphans", is_flag=True, help="Only processes that were not forked by their parent.")
-@click.option(
-    "--container", metavar="C", help="Only the processes of the container or pod whose id begins with C."
-)
+@click.option("--container", metavar="C", help="Only the processes of the container or pod whose id begins with C.")
 @click.option("--pid", type=int, metavar="P", help="Only process P and its descendants.")
-@click.option(
-    "--columns", callback=_columns, metavar="A,B", help=f"What to show of each: {', '.join(CELLS)}."
-)
+@click.option("--columns", callback=_columns, metavar="A,B", help=f"What to show of each: {', '.join(CELLS)}.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, as sexton-ps(1) describes it.")
 def ps(
     *,
@@ -205,9 +201,7 @@ def blind(at: proc.Snapshot) -> list[str]:
     """What the table cannot know, for the person to know."""
     lines = []
     if at.hidepid:
-        lines.append(
-            f"sexton: {at.root} is mounted with hidepid={at.hidepid}: other users' processes are hidden"
-        )
+        lines.append(f"sexton: {at.root} is mounted with hidepid={at.hidepid}: other users' processes are hidden")
     if at.unreadable:
         lines.append(f"sexton: {plural(len(at.unreadable), 'process', 'processes')} may not be looked at")
     return lines

@@ -119,9 +119,7 @@ def _marks(process: proc.Process) -> str:
 def _label(at: proc.Snapshot, same: Sequence[proc.Process]) -> str:
     one = same[0]
     words = [
-        one.name
-        if len(same) == 1
-        else f"{proc.printable(one.comm)}[{one.pid} … {same[-1].pid}] ({len(same)} alike)"
+        one.name if len(same) == 1 else f"{proc.printable(one.comm)}[{one.pid} … {same[-1].pid}] ({len(same)} alike)"
     ]
     marks = _marks(one)
     if marks:
