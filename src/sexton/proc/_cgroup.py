@@ -170,13 +170,14 @@ def containers(at: Snapshot, groups: dict[int, tuple[Membership, ...]] | None = 
 
 
 def directories(
-    lines: Iterable[Membership], mounts: Iterable[Mount], controller: str, fs: str = ""
+    lines: Iterable[Membership], mounts: Iterable[Mount], controller: str, fs: str = "", probe: str = ""
 ) -> tuple[str, ...]:
-    """The directories of the cgroup with this controller and of its ancestors, innermost first, as far up as
-    is mounted.
+    """The directories of the cgroup with this controller and of its ancestors, innermost first, as far up
+    as is mounted.
 
-    `fs` is put before the mount points, for a file system that is mounted elsewhere. () where the hierarchy
-    is not mounted.
+    `fs` is put before the mount points, for a file system that is mounted elsewhere. () where the
+    hierarchy is not mounted; on version 2, where controllers are not mounted one by one, where no
+    directory has the file `probe` (CONTROLLER.current).
     """
     places: list[tuple[str, Mount]] = []
     for line in lines:
@@ -192,10 +193,9 @@ def directories(
         steps = [step for step in relative.split("/") if step]
         top = fs + mount.point
         found = tuple("/".join([top, *steps[:count]]) for count in range(len(steps), -1, -1))
+        name = probe or f"{controller}.current"
         # A hybrid machine has the controller in one of the two hierarchies only.
-        if mount.kind == "cgroup" or any(
-            not isinstance(_read.read(f"{d}/{controller}.current"), Missing) for d in found
-        ):
+        if mount.kind == "cgroup" or any(not isinstance(_read.read(f"{d}/{name}"), Missing) for d in found):
             return found
     return ()
 
