@@ -129,7 +129,7 @@ def test_headroom_at_every_level_of_version_2(tree: Tree, tmp_path: Path) -> Non
     tree.add(2, cgroup="0::/pod/app/x\n")
     inner, outer = proc.of_cgroups(2, tree.root, fs=str(fs))
     assert (inner.kind, inner.used, inner.limit, inner.refused, inner.dead) == ("pids.max", 7, 50, 0, 6)
-    assert (outer.used, outer.limit, outer.refused, outer.dead) == (97, 100, 4, 95)
+    assert (outer.used, outer.limit, outer.refused, outer.dead) == (97, 100, 4, 94)
     assert outer.where == f"{fs}/cg/pod"
 
 
@@ -199,18 +199,14 @@ def test_containers_of_all_at_once(tree: Tree) -> None:
     tree.add(3, ppid=2, cgroup=f"0::/docker/{ID}\n")
     tree.add(4, ppid=3, state="Z", cgroup="0::/\n")
     tree.add(5, ppid=1, state="Z", cgroup="0::/\n")
-    assert proc.containers(proc.snapshot(tree.root)) == dict.fromkeys(
-        (2, 3, 4), proc.Container(ID, "docker", "")
-    )
+    assert proc.containers(proc.snapshot(tree.root)) == dict.fromkeys((2, 3, 4), proc.Container(ID, "docker", ""))
 
 
 def test_containers_from_inside(tree: Tree) -> None:
     mounts = f"1 2 254:1 /var/lib/docker/containers/{ID}/hostname /etc/hostname rw - ext4 /dev/vda rw\n"
     tree.add(1, files={"mountinfo": mounts.encode()})
     tree.add(2, ppid=1)
-    assert proc.containers(proc.snapshot(tree.root)) == dict.fromkeys(
-        (1, 2), proc.Container(ID, "docker", "")
-    )
+    assert proc.containers(proc.snapshot(tree.root)) == dict.fromkeys((1, 2), proc.Container(ID, "docker", ""))
 
 
 def test_families(tree: Tree) -> None:

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# The numbers of wait4(2) and waitid(2).
-_WAITS = {"x86_64": (61, 247), "aarch64": (260, 95)}.get(platform.machine(), (None, None))
+# The numbers of wait4(2), waitid(2) and rt_sigtimedwait(2).
+_CALLS = {"x86_64": (61, 247, 128), "aarch64": (260, 95, 137)}.get(platform.machine(), (None, None, None))
 _P_ALL, _P_PID, _P_PGID = os.P_ALL, os.P_PID, os.P_PGID
 _MOST_THREADS = 256
 
@@ -67,6 +67,7 @@ class Looker:
             runtime=runtime(process.comm, exe, self._head(pid) if safe else b""),
             environ={name: environ[name] for name in _HINTS if name in environ},
             args=self._got(proc.cmdline(pid, root), (), "") if safe else (),
+            sigwait=status is not None and status.init and self._sigwait(pid),
             waits=self._waits(pid) if process.threads > 1 or self.at.children(pid) else (),
             pipes=frozenset(target for target in fds.values() if target.startswith(("pipe:", "socket:"))),
             stdio=tuple(fds.get(fd, "") for fd in range(3)) if fds else (),
@@ -74,12 +75,8 @@ class Looker:
 
     def levels(self, scope: frozenset[int]) -> tuple[proc.Level, ...]:
         """pids.max of every cgroup that a process of the scope is in, and of their ancestors."""
-        found: dict[str, proc.Level | None] = {}
-        for lines in {self.groups[pid] for pid in scope if pid in self.groups}:
-            for directory in proc.directories(lines, self.mounts, "pids"):
-                if directory not in found:
-                    found[directory] = proc.of_directory(directory)
-        return tuple(level for level in found.values() if level)
+        groups = {self.groups[pid] for pid in scope if pid in self.groups}
+        return proc.of_chains([proc.directories(lines, self.mounts, "pids") for lines in groups])
 
     def blind(self) -> list[str]:
         """One sentence for the processes of which the same was refused."""
@@ -131,6 +128,11 @@ class Looker:
                     return directory
         return ""
 
+    def _sigwait(self, pid: int) -> bool:
+        """Whether it sleeps in sigwait, sigwaitinfo or sigtimedwait, which take signals without a handler."""
+        call = self._got(proc.syscall(pid, None, self.at.root), None, "system calls")
+        return call is not None and call.number == _CALLS[2]
+
     def _waits(self, pid: int) -> tuple[Wait, ...]:
         """Its threads that sleep in wait4 or waitid, and for whom."""
         threads = proc.threads(pid, self.at.root)
@@ -152,9 +154,9 @@ def wait_of(tid: int, call: proc.Syscall) -> Wait | None:
         return None
     first = call.args[0] & 0xFFFFFFFF
     first = first - (1 << 32) if first >> 31 else first
-    if call.number == _WAITS[0]:
+    if call.number == _CALLS[0]:
         return Wait(tid, first <= 0, max(first, 0))
-    if call.number == _WAITS[1]:
+    if call.number == _CALLS[1]:
         return Wait(tid, first in {_P_ALL, _P_PGID}, call.args[1] if first == _P_PID else 0)
     return None
 

@@ -15,7 +15,7 @@ HOST_NAMESPACE = 0xEFFFFFFC
 
 
 class Wait(NamedTuple):
-    """A thread that sleeps in a wait call: for any child, or for the child `pid`."""
+    """A thread that sleeps in a wait call: for any child, or for the child that its namespace calls `pid`."""
 
     tid: int
     any_child: bool
@@ -40,6 +40,7 @@ class Facts(NamedTuple):
     runtime: str = ""
     environ: Mapping[str, str] = {}
     args: tuple[str, ...] = ()
+    sigwait: bool = False
     waits: tuple[Wait, ...] = ()
     pipes: frozenset[str] = frozenset()
     stdio: tuple[str, ...] = ()

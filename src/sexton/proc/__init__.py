@@ -15,7 +15,7 @@ from sexton.proc._cgroup import (
     from_path,
     memberships,
 )
-from sexton.proc._headroom import Level, of_cgroups, of_directory, of_machine, of_users
+from sexton.proc._headroom import Level, of_cgroups, of_chains, of_machine, of_users
 from sexton.proc._model import (
     PF_EXITING,
     PF_FORKNOEXEC,
@@ -91,7 +91,7 @@ __all__ = [
     "mounts",
     "namespace",
     "of_cgroups",
-    "of_directory",
+    "of_chains",
     "of_machine",
     "of_users",
     "printable",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -77,9 +78,7 @@ def from_memberships(lines: Iterable[Membership]) -> Container | None:
     best = None
     for line in lines:
         found = from_path(line.path)
-        if found and (
-            best is None or (found.engine != "", found.pod != "") > (best.engine != "", best.pod != "")
-        ):
+        if found and (best is None or (found.engine != "", found.pod != "") > (best.engine != "", best.pod != "")):
             best = found
     return best
 
@@ -216,16 +215,19 @@ def _below(path: str, root: str) -> str | None:
 
 
 def count_dead(directory: str) -> int | None:
-    """How many zombies a cgroup holds, in two reads: what the controller charges less what the threads file
-    lists.
+    """How many zombies a cgroup and those below it hold: what the controller charges less what the threads
+    files list, without a look at any process. None where it cannot be told.
     """
     current = _read.read(f"{directory}/pids.current")
-    listed = _read.read(f"{directory}/cgroup.threads")
-    if isinstance(listed, Missing):
-        listed = _read.read(f"{directory}/tasks")
-    if isinstance(current, Missing) or isinstance(listed, Missing):
+    if isinstance(current, Missing):
         return None
+    living = 0
     try:
-        return max(0, int(current) - len(_parse.pid_list(listed)))
+        for place, _, files in os.walk(directory):
+            listed = _read.read(f"{place}/{'cgroup.threads' if 'cgroup.threads' in files else 'tasks'}")
+            if isinstance(listed, Missing):
+                return None
+            living += len(_parse.pid_list(listed))
+        return max(0, int(current) - living)
     except ValueError:
         return None

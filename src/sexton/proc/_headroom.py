@@ -8,10 +8,10 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 from sexton.proc import _cgroup, _parse, _read
-from sexton.proc._model import Missing, Mount
+from sexton.proc._model import Missing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from sexton.proc._snapshot import Snapshot
 
@@ -37,39 +37,49 @@ class Level(NamedTuple):
         return self.used / self.limit if self.limit else 1.0
 
 
-def of_cgroups(
-    pid: int, root: str = _read.PROC, fs: str = "", mounts: Iterable[Mount] | None = None
-) -> tuple[Level, ...]:
+def of_cgroups(pid: int, root: str = _read.PROC, fs: str = "") -> tuple[Level, ...]:
     """pids.max of the cgroup of the process and of each ancestor that has one, innermost first."""
-    lines = _read.cgroups(pid, root)
-    if mounts is None:
-        seen = _read.mounts("self", root)
-        mounts = () if isinstance(seen, Missing) else seen
-    if isinstance(lines, Missing):
+    lines, mounts = _read.cgroups(pid, root), _read.mounts("self", root)
+    if isinstance(lines, Missing) or isinstance(mounts, Missing):
         return ()
-    return tuple(filter(None, map(of_directory, _cgroup.directories(lines, mounts, "pids", fs))))
+    return of_chains([_cgroup.directories(lines, mounts, "pids", fs)])
 
 
-def of_directory(directory: str) -> Level | None:
-    """The limit of one cgroup directory; None where it sets none."""
-    limit, current = _read.read(f"{directory}/pids.max"), _read.read(f"{directory}/pids.current")
-    if isinstance(limit, Missing) or isinstance(current, Missing) or limit.strip() == b"max":
-        return None
-    try:
-        return Level(
-            "pids.max",
-            directory,
-            int(current),
-            int(limit),
-            _refused(directory),
-            _cgroup.count_dead(directory),
-        )
-    except ValueError:
-        return None
+def of_chains(chains: Iterable[Sequence[str]]) -> tuple[Level, ...]:
+    """The limits among cgroup directories, each chain of which goes from a cgroup up through its ancestors.
+
+    What the kernel refused is counted where the fork was tried (version 1, and version 2 before Linux
+    6.10) or where the limit is: the counts of cgroups without a limit are added to the first limit above.
+    """
+    limits: dict[str, int] = {}
+    refused: dict[str, int] = {}
+    seen: set[str] = set()
+    for chain in chains:
+        for at, directory in enumerate(chain):
+            if directory in seen:
+                break  # and so is everything above
+            seen.add(directory)
+            limit = _limit(directory)
+            if limit is not None:
+                limits[directory] = limit
+            owner = next((above for above in chain[at:] if above in limits or _limit(above) is not None), None)
+            if owner is not None and (count := _refused(directory)):
+                refused[owner] = refused.get(owner, 0) + count
+    found = []
+    for directory, limit in limits.items():
+        current = _read.read(f"{directory}/pids.current")
+        if not isinstance(current, Missing):
+            dead = _cgroup.count_dead(directory)
+            found.append(Level("pids.max", directory, int(current), limit, refused.get(directory, 0), dead))
+    return tuple(found)
+
+
+def _limit(directory: str) -> int | None:
+    data = _read.read(f"{directory}/pids.max")
+    return None if isinstance(data, Missing) or not data.strip().isdigit() else int(data)
 
 
 def _refused(directory: str) -> int:
-    # pids.events counts, since Linux 6.10, what any cgroup below was refused because of this limit.
     data = _read.read(f"{directory}/pids.events")
     if isinstance(data, Missing):
         return 0

@@ -76,9 +76,7 @@ class Snapshot:
         found: list[Process] = []
         seen = {pid}
         process = self.processes.get(pid)
-        while (
-            process is not None and process.ppid not in seen
-        ):  # pids may be reused while a snapshot is taken
+        while process is not None and process.ppid not in seen:  # pids may be reused while a snapshot is taken
             seen.add(process.ppid)
             process = self.processes.get(process.ppid)
             if process is not None:

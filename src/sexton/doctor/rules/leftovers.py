@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sexton.proc import Process
 
 # Where a daemon by the book puts its standard descriptors; whoever has others was cut off from somebody.
-_DETACHED = ("/dev/null", "socket:", "")
+_DETACHED = ("/dev/null", "socket:")
 
 
 def examine(evidence: Evidence, _zombies: Sequence[Process]) -> Iterator[Finding]:

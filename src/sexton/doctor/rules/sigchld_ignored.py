@@ -68,13 +68,7 @@ RULE = Rule(
     cures=(
         Cure(
             "shell",
-            "Do not ignore SIGCHLD in front of an exec",
-            "trap - CHLD     # undo: trap '' CHLD\nexec app",
-            "None known.",
-        ),
-        Cure(
-            "shell",
-            "Or restore the default where the start script cannot be changed",
+            "Start the program with the default restored; a shell cannot undo by trap what it was started with",
             "exec env --default-signal=CHLD app    # coreutils 8.31 or newer",
             "None known.",
         ),

@@ -26,7 +26,9 @@ def examine(evidence: Evidence, _zombies: Sequence[Process]) -> Iterator[Finding
             continue
         if has(status.caught, TERM) or has(status.blocked, TERM) or known.process.flags & PF_EXITING:
             continue
-        if known.process.zombie:
+        # In sigwait the kernel shows the signals that are waited for as not blocked; an init knows what it
+        # does.
+        if known.process.zombie or known.sigwait or known.runtime == "init":
             continue
         yield finding(
             RULE.id,

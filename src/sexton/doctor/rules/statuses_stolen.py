@@ -26,7 +26,8 @@ def examine(evidence: Evidence, _zombies: Sequence[Process]) -> Iterator[Finding
         owners = [wait for wait in known.waits if not wait.any_child]
         if pid not in evidence.scope or not thieves or not (owners or known.runtime in _TRACKING):
             continue
-        victims = [evidence.at.processes[wait.pid] for wait in owners if wait.pid in evidence.at]
+        wanted = {wait.pid for wait in owners}
+        victims = [child for child in evidence.at.children(pid) if _inner(evidence, child) in wanted]
         whose = ", ".join(process.name for process in victims) or "the children that it started"
         yield finding(
             RULE.id,
@@ -54,6 +55,12 @@ def examine(evidence: Evidence, _zombies: Sequence[Process]) -> Iterator[Finding
             confidence="certain" if owners else "likely",
             severity="hazard",
         )
+
+
+def _inner(evidence: Evidence, process: Process) -> int:
+    """Its pid as its own namespace has it, which is how its parent asks for it."""
+    brief = evidence.briefs.get(process.pid)
+    return brief.ns_pid if brief else process.pid
 
 
 RULE = Rule(

@@ -1,0 +1,502 @@
+"""The sixteen rows of the table of causes, and two more, each made of real processes; and that health is
+no finding.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from sexton import proc
+from sexton.doctor.diagnosis import diagnose
+from tests.doctor.scene import DEADLINE, Scene
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sexton.doctor.model import Finding
+
+# PID 1 of the scenes whose culprit is another process.
+INIT = ("tini", "--", "{python}")
+ORPHAN = "child(lambda: child(sleeper))"
+
+
+def check(
+    found: dict[str, Finding], rule: str, *, culprit: str, victims: int = 1, confidence: str = "certain"
+) -> Finding:
+    """The rule is among the findings, with this culprit; and no other rule claims a zombie."""
+    assert rule in found, f"{rule} is not among {list(found)}"
+    finding = found[rule]
+    assert finding.culprit is not None
+    assert (finding.culprit.comm, len(finding.victims), finding.confidence) == (culprit, victims, confidence)
+    others = [f.rule for f in found.values() if f.rule != rule and any(v.zombie for v in f.victims)]
+    assert not others
+    assert finding.facts
+    assert finding.cures
+    assert finding.culprit.name in finding.what
+    return finding
+
+
+def test_01_pid_1_does_not_reap() -> None:
+    with Scene(f"os.waitpid({ORPHAN}, 0); say('ready'); hear()") as scene:
+        scene.expect("ready")
+        (victim,) = scene.kill("victim")
+        finding = check(scene.diagnose(), "pid1-does-not-reap", culprit=python())
+        assert [v.pid for v in finding.victims] == [victim.pid]
+        assert "SIGCHLD is not caught" in str(finding.facts)
+        assert any(str(finding.culprit and finding.culprit.pid) in cure.commands for cure in finding.cures)
+
+
+def test_02_pid_1_waits_for_its_own_children_only() -> None:
+    code = """
+const { spawn } = require('node:child_process');
+spawn('tail', ['-f', '/dev/null']);  // without a child of its own, Node does not catch SIGCHLD: row 1
+const child = spawn('sh', ['-c', 'sleep 1000 & exit 0'], { detached: true, stdio: 'ignore' });
+child.on('exit', () => console.log('ready'));
+process.stdin.on('data', () => {});
+"""
+    with Scene("", "node", "-e", code) as scene:
+        scene.expect("ready")
+        scene.until(lambda _: scene.named("sleep"))
+        scene.kill("sleep")
+        found = scene.diagnose()
+        finding = found["pid1-waits-for-its-own"]
+        assert finding.culprit is not None
+        assert finding.culprit.pid == scene.all()[0].pid
+        assert (len(finding.victims), finding.confidence) == (1, "certain")
+        assert {cure.place for cure in finding.cures} >= {"docker", "compose", "kubernetes", "podman", "node"}
+
+
+def test_03_a_probe_that_was_killed_from_the_top(tmp_path: Path) -> None:
+    curl = shutil.copy("/bin/sleep", tmp_path / "curl")
+    script = f"""
+check = subprocess.Popen(["sh", "-c", "{curl} 1000; :"], start_new_session=True)
+say("ready"); check.wait(); say("killed"); hear()
+"""
+    with Scene(script) as scene:
+        scene.expect("ready")
+        scene.until(lambda _: scene.named("curl"))
+        scene.kill("sh")
+        scene.expect("killed")
+        scene.kill("curl")
+        check(scene.diagnose(), "probe-timed-out", culprit=python(), confidence="likely")
+
+
+def test_04_an_exec_whose_output_a_sibling_holds() -> None:
+    script = """
+named("containerd-shim")
+container = subprocess.Popen(["unshare", "--pid", "--fork", "--kill-child", "sleep", "1000"])
+ours, theirs = os.pipe()
+while not (inner := open(f"/proc/{container.pid}/task/{container.pid}/children").read().split()): pass
+while open(f"/proc/{inner[0]}/comm").read() != "sleep\\n": pass
+fd = os.open(f"/proc/{inner[0]}/ns/pid", os.O_RDONLY)
+libc.setns(fd, 0x20000000)
+def executed():
+    os.setsid(); os.dup2(theirs, 1); os.dup2(theirs, 2)
+    os.execvp("sh", ["sh", "-c", "tail -f /dev/null & exit 0"])
+pid = child(executed)
+os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+say("ready"); hear()
+"""
+    with Scene(script, *INIT) as scene:
+        scene.expect("ready")
+        finding = check(scene.until(lambda f: "tail" in str(f)), "exec-stdio-held", culprit="containerd-shim")
+        assert "which tail[" in finding.what
+        assert "Never kill a shim" in finding.remedy
+
+
+def test_04_seen_from_inside_the_shim_is_outside() -> None:
+    """In the container, nothing but that the parent is outside can be seen: the pipe's other end is not."""
+    program = f"""
+import os, sys, json
+sys.path.insert(0, {str(Path(proc.__file__).parent.parent.parent)!r})
+print("ready", flush=True)
+sys.stdin.readline()
+from sexton.doctor.diagnosis import diagnose
+from sexton.doctor.look import collect
+evidence = collect(settle=0)
+print(" ".join(sorted(f.rule for f in diagnose(evidence))), flush=True)
+sys.stdin.readline()
+"""
+    inside = [sys.executable, "-I", "-c", program]
+    script = f"""
+INSIDE = {inside!r}
+container = subprocess.Popen(["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", *INSIDE])
+while not (inner := open(f"/proc/{{container.pid}}/task/{{container.pid}}/children").read().split()): pass
+libc.setns(os.open(f"/proc/{{inner[0]}}/ns/pid", os.O_RDONLY), 0x20000000)
+pid = child(lambda: os.setsid())
+os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+say("dead"); signal.pause()
+"""
+    with Scene(script, *INIT) as scene:
+        words = {scene.line(), scene.line()}
+        assert words == {"ready", "dead"}
+        scene.tell()
+        scene.expect("exec-stdio-held slow-stop")
+
+
+def test_05_the_first_thread_has_ended_and_others_live() -> None:
+    script = """
+def body():
+    named("leader")
+    def live():
+        while " Z " not in open(f"/proc/{os.getpid()}/stat").read(): os.sched_yield()
+        say("ready"); threading.Event().wait()
+    threading.Thread(target=live).start()
+    libc.syscall({"x86_64": 60, "aarch64": 93}[os.uname().machine], 0)
+child(body); hear()
+"""
+    with Scene(script, *INIT) as scene:
+        scene.expect("ready")
+        finding = check(scene.diagnose(), "leader-exited", culprit="leader")
+        assert finding.victims == (finding.culprit,)
+        assert "1 of its threads live on" in finding.what
+
+
+def test_06_a_tracer_holds_the_dead() -> None:
+    script = """
+ours, theirs = os.pipe()
+def parent():
+    os.write(theirs, b"%d\\n" % child(sleeper)); named("parent"); rest()
+child(parent)
+victim = int(os.read(ours, 100))
+assert libc.ptrace(0x4206, victim, 0, 0) == 0
+named("tracer"); say("ready"); hear()
+"""
+    with Scene(script, *INIT) as scene:
+        scene.expect("ready")
+        scene.kill("victim")
+        finding = check(scene.diagnose(), "traced", culprit="tracer")
+        assert "TracerPid" in str(finding.facts)
+
+
+def test_07_a_clone_without_sigchld() -> None:
+    script = """
+clone = {"x86_64": 56, "aarch64": 220}[os.uname().machine]
+if libc.syscall(clone, 0, 0, 0, 0, 0) == 0: sleeper()
+named("culprit"); say("ready"); hear()
+"""
+    with Scene(script, *INIT) as scene:
+        scene.expect("ready")
+        scene.until(lambda _: scene.named("victim"))
+        scene.kill("victim")
+        check(scene.diagnose(), "exit-signal", culprit="culprit")
+
+
+STOPPED = """
+ours, theirs = os.pipe()
+def parent():
+    signal.signal(signal.SIGCHLD, lambda *_: os.waitpid(-1, 0))
+    child(sleeper); named("parent"); os.write(theirs, b"x"); rest()
+pid = child(parent); os.read(ours, 1)
+"""
+
+
+def test_08_a_stopped_parent() -> None:
+    script = STOPPED + "os.kill(pid, signal.SIGSTOP); os.waitpid(pid, os.WUNTRACED); say('ready'); hear()"
+    with Scene(script, *INIT) as scene:
+        scene.expect("ready")
+        scene.until(lambda _: scene.named("victim"))
+        hazard = scene.diagnose()["parent-cannot-run"]
+        assert hazard.severity == "hazard"
+        scene.kill("victim")
+        finding = check(scene.diagnose(), "parent-cannot-run", culprit="parent")
+        assert finding.severity == "problem"
+        assert "stopped by a signal" in finding.what
+        cure = next(c for c in finding.cures if "CONT" in c.commands)
+        subprocess.run(["sh", "-c", cure.commands], check=True, timeout=DEADLINE)
+        scene.until(lambda found: not found)
+
+
+@pytest.fixture
+def cgroup(request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A new version 1 cgroup of the controller that the test names, removed when its processes have gone."""
+    mounts = proc.mounts()
+    assert not isinstance(mounts, proc.Missing)
+    (top,) = [m.point for m in mounts if m.kind == "cgroup" and request.param in m.options]
+    path = Path(top) / f"sexton-test-{os.getpid()}"
+    path.mkdir()
+    yield path
+    while (path / "cgroup.procs").read_text():
+        os.sched_yield()  # its processes have been killed, and leave when they are reaped
+    path.rmdir()
+
+
+@pytest.mark.parametrize("cgroup", ["freezer"], indirect=True)
+def test_08_a_frozen_parent(cgroup: Path) -> None:
+    with Scene(STOPPED + "say('ready'); hear()", *INIT) as scene:
+        scene.expect("ready")
+        scene.until(lambda _: scene.named("victim"))
+        (parent,) = scene.named("parent")
+        (cgroup / "cgroup.procs").write_text(str(parent.pid))
+        (cgroup / "freezer.state").write_text("FROZEN")
+        try:
+            scene.kill("victim")
+            finding = check(scene.diagnose(), "parent-cannot-run", culprit="parent")
+            assert f"frozen by its cgroup {cgroup}" in finding.what
+            thaw = next(c for c in finding.cures if "THAWED" in c.commands)
+            assert f"echo THAWED > {cgroup}/freezer.state" in thaw.commands
+        finally:
+            (cgroup / "freezer.state").write_text("THAWED")
+        scene.until(lambda found: not found)
+
+
+def test_09_a_sigchld_that_was_merged() -> None:
+    script = """
+for _ in range(3): child(sleeper)
+signal.signal(signal.SIGCHLD, lambda *_: os.waitpid(-1, 0))
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
+named("culprit"); say("ready"); hear()
+signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
+say("handled")
+while True: hear()
+"""
+    with Scene(script, *INIT) as scene:
+        scene.expect("ready")
+        scene.until(lambda _: len(scene.named("victim")) == 3)
+        scene.kill("victim")
+        assert (
+            "SIGCHLD blocked"
+            in check(scene.diagnose(), "sigchld-lost", culprit="culprit", victims=3, confidence="likely").what
+        )
+        scene.tell()
+        scene.expect("handled")
+        finding = check(scene.diagnose(), "sigchld-lost", culprit="culprit", victims=2, confidence="possible")
+        nudge = next(cure for cure in finding.cures if cure.place == "host")
+        subprocess.run(["sh", "-c", nudge.commands], check=True, timeout=DEADLINE)
+        scene.until(lambda found: len(found["sigchld-lost"].victims) == 1)
+
+
+def test_10_job_and_exec_app() -> None:
+    script = "named('app'); say('ready'); hear()"
+    with Scene(
+        script, "tini", "--", "env", "-u", "SHLVL", "bash", "-c", 'sleep 1000 & exec "$@"', "bash", "{python}"
+    ) as scene:
+        scene.expect("ready")
+        scene.until(lambda _: scene.named("sleep"))
+        scene.kill("sleep")
+        finding = check(scene.diagnose(), "exec-inherited", culprit="app", confidence="likely")
+        assert "and not of tini[" in finding.what
+
+
+def test_11_sigchld_ignored_too_late() -> None:
+    script = """
+child(sleeper); named("culprit"); say("ready"); hear()
+signal.signal(signal.SIGCHLD, signal.SIG_IGN); say("ignored"); hear()
+"""
+    with Scene(script, *INIT) as scene:
+        scene.expect("ready")
+        scene.until(lambda _: scene.named("victim"))
+        scene.kill("victim")
+        scene.tell()
+        scene.expect("ignored")
+        check(scene.diagnose(), "sigchld-ignored", culprit="culprit")
+
+
+def test_11_sigchld_ignored_by_inheritance() -> None:
+    script = "child(sleeper); say('ready'); hear()"
+    with Scene(script, "tini", "--", "env", "--ignore-signal=CHLD", "{python}") as scene:
+        scene.expect("ready")
+        finding = check(scene.diagnose(), "sigchld-ignored", culprit=python(), victims=0, confidence="likely")
+        assert finding.severity == "hazard"
+        scene.until(lambda _: scene.named("victim"))
+        scene.kill("victim")
+        assert not scene.look().zombies
+
+
+def test_12_a_thread_that_steals_statuses() -> None:
+    script = """
+mine = child(sleeper)
+threading.Thread(target=os.waitpid, args=(-1, 0), daemon=True).start()
+threading.Thread(target=os.waitpid, args=(mine, 0), daemon=True).start()
+named("culprit"); say("ready"); hear()
+"""
+    with Scene(script, *INIT) as scene:
+        scene.expect("ready")
+        found = scene.until(lambda found: "statuses-stolen" in found and scene.named("victim"))
+        finding = check(scene.diagnose(), "statuses-stolen", culprit="culprit", victims=0)
+        assert found
+        assert finding.severity == "hazard"
+        assert "victim[" in finding.what
+
+
+def test_13_a_namespace_that_cannot_end() -> None:
+    script = """
+container = subprocess.Popen(["unshare", "--pid", "--fork", "--kill-child", "tail", "-f", "/dev/null"])
+while not (inner := open(f"/proc/{container.pid}/task/{container.pid}/children").read().split()): pass
+while open(f"/proc/{inner[0]}/comm").read() != "tail\\n": pass
+libc.setns(os.open(f"/proc/{inner[0]}/ns/pid", os.O_RDONLY), 0x20000000)
+child(sleeper); named("outside"); say("ready"); hear()
+os.kill(int(inner[0]), signal.SIGKILL); say("killed"); hear()
+"""
+    with Scene(script, *INIT) as scene:
+        scene.expect("ready")
+        scene.until(lambda _: scene.named("victim"))
+        scene.tell()
+        scene.expect("killed")
+        finding = check(scene.until(lambda f: "namespace-stuck" in f), "namespace-stuck", culprit="outside")
+        assert "zap_pid_ns_processes" in str(finding.facts)
+        assert "tail[" in finding.what
+
+
+def test_14_a_process_in_an_uninterruptible_sleep() -> None:
+    """A parent whose vfork child neither execs nor ends is in D, as for a dead file server, but for as
+    long as we like.
+    """
+    script = """
+clone = {"x86_64": 56, "aarch64": 220}[os.uname().machine]
+def parent():
+    named("hanging")
+    if libc.syscall(clone, 0x4000 | signal.SIGCHLD, 0, 0, 0, 0) == 0: sleeper()
+    rest()
+child(parent); say("ready"); hear()
+"""
+    with Scene(script, *INIT) as scene:
+        scene.expect("ready")
+        finding = check(scene.until(lambda f: "uninterruptible" in f), "uninterruptible", culprit="hanging", victims=0)
+        assert "vfork child" in finding.what
+
+
+@pytest.mark.parametrize("cgroup", ["pids"], indirect=True)
+def test_15_no_pids_left_in_a_cgroup_above(cgroup: Path) -> None:
+    script = """
+hear()
+try:
+    while True: child(lambda: None)
+except BlockingIOError: pass
+named("culprit"); say("full"); hear()
+"""
+    with Scene(script, *INIT) as scene:
+        inner = cgroup / "inner"
+        inner.mkdir()
+        (cgroup / "pids.max").write_text("12")
+        scene.until(lambda _: scene.named("tini") and len(scene.all()) == 2)
+        for process in scene.all():
+            (inner / "cgroup.procs").write_text(str(process.pid))
+        scene.tell()
+        scene.expect("full")
+        found = scene.diagnose()
+        finding = found["pid-headroom"]
+        assert finding.severity == "problem"
+        assert (
+            f"pids.max of {cgroup}: 12 of 12 tasks are used, 10 of them zombies; fork was refused 1 times"
+            in finding.what
+        )
+        assert finding.culprit is not None
+        assert finding.culprit.comm == "culprit"
+        assert "pids.events" in str(finding.facts)
+    while (inner / "cgroup.procs").read_text():
+        os.sched_yield()
+    inner.rmdir()
+
+
+def test_15_no_processes_left_for_a_user() -> None:
+    script = """
+import resource
+os.setgroups([]); os.setgid(64123); os.setuid(64123)
+resource.setrlimit(resource.RLIMIT_NPROC, (8, 8))
+try:
+    while True: child(sleeper)
+except BlockingIOError: say("full")
+hear()
+"""
+    with Scene(script, *INIT) as scene:
+        scene.expect("full")
+        finding = scene.diagnose()["pid-headroom"]
+        assert "RLIMIT_NPROC of user 64123" in finding.what
+        assert "8 of 8 tasks" in finding.what
+
+
+def test_16_a_pid_1_that_does_not_hear_sigterm() -> None:
+    with Scene("say('ready'); hear()") as scene:
+        scene.expect("ready")
+        found = scene.diagnose()
+        assert list(found) == ["slow-stop"]
+        finding = check(found, "slow-stop", culprit=python(), victims=0)
+        assert finding.culprit is not None
+        os.kill(finding.culprit.pid, signal.SIGTERM)
+        assert list(scene.diagnose()) == ["slow-stop"]  # it is still there: the kernel threw the signal away
+
+
+def test_17_a_program_that_never_waits() -> None:
+    with Scene("child(sleeper); child(sleeper); named('culprit'); say('ready'); hear()", *INIT) as scene:
+        scene.expect("ready")
+        scene.until(lambda _: len(scene.named("victim")) == 2)
+        scene.kill("victim")
+        finding = check(scene.diagnose(), "never-waits", culprit="culprit", victims=2, confidence="likely")
+        assert {cure.place for cure in finding.cures} >= {"python", "node", "go", "java", "shell"}
+
+
+def test_18_leftovers_of_a_parent_that_was_killed() -> None:
+    script = """
+manager = subprocess.Popen(["sh", "-c", "sleep 1000; :"], start_new_session=True, stdout=subprocess.PIPE)
+say("ready"); manager.wait(); say("gone"); hear()
+"""
+    with Scene(script, *INIT) as scene:
+        scene.expect("ready")
+        scene.until(lambda _: scene.named("sleep"))
+        assert not scene.diagnose()
+        scene.kill("sh")
+        scene.expect("gone")
+        finding = check(scene.diagnose(), "leftovers", culprit="sleep", confidence="likely")
+        assert "MiB" in finding.what
+
+
+def test_18_a_server_that_npm_left_behind() -> None:
+    """Incident 1: npm alone was killed; the shell and the server that it had started go to a PID 1 that is
+    no init.
+    """
+    script = """
+signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+env = {**os.environ, "npm_lifecycle_event": "start"}
+def npm():
+    named("npm run start"); subprocess.Popen(["sh", "-c", "sleep 1000; :"], env=env); rest()
+pid = child(npm); say("ready"); os.waitpid(pid, 0); say("gone"); hear()
+"""
+    with Scene(script) as scene:
+        scene.expect("ready")
+        scene.until(lambda _: scene.named("sleep"))
+        assert not scene.diagnose()
+        scene.kill("npm run start")
+        scene.expect("gone")
+        finding = check(scene.diagnose(), "leftovers", culprit="sh", victims=2, confidence="likely")
+        assert "npm_lifecycle_event=start" in str(finding.facts)
+        assert "with 1 descendants" in finding.what
+
+
+def test_a_healthy_namespace_has_no_finding() -> None:
+    """An init, a program that waits for the children it starts all the time, a daemon by the book, a shell
+    with a job.
+    """
+    script = """
+def daemon():
+    os.setsid()
+    if os.fork(): os._exit(0)
+    null = os.open("/dev/null", os.O_RDWR)
+    for fd in range(3): os.dup2(null, fd)
+    sleeper("daemon")
+os.waitpid(child(daemon), 0)
+shell = subprocess.Popen(["sh", "-c", "sleep 1000 & wait"], stdin=subprocess.DEVNULL)
+def busy():
+    while True: subprocess.run(["true"])
+threading.Thread(target=busy, daemon=True).start()
+say("ready"); hear()
+"""
+    with Scene(script, *INIT) as scene:
+        scene.expect("ready")
+        scene.until(lambda _: scene.named("daemon"))
+        evidence = scene.look(settle=0.3)
+        assert diagnose(evidence) == ()
+        assert len(evidence.scope) >= 5
+
+
+def python() -> str:
+    """The kernel's name for this interpreter when it is started by its path."""
+    return Path(sys.executable).name[:15]
