@@ -214,6 +214,7 @@ _SO_RCVBUFFORCE = 33
 _RECEIVE_ROOM = 8 << 20
 # Classic BPF, bpf(4): load a word, jump if equal, return.
 _LD, _JEQ, _RET = 0x20, 0x15, 0x06
+_WORD = 0xFFFFFFFF
 
 
 class ProcEvent(NamedTuple):
@@ -235,17 +236,20 @@ class ProcEvent(NamedTuple):
 class ProcConnector:
     """The kernel's feed of the forks, execs and exits of the whole machine, to wait on and read from.
 
-    `kinds` narrows it in the kernel, so that what is not asked for wakes nobody. Raises `OSError`: EPERM
+    `kinds` narrows it in the kernel, and `forker` the forks to those by one process (a pid), so that what is not
+    asked for wakes nobody. Raises `OSError`: EPERM
     without CAP_NET_ADMIN, ECONNREFUSED or ENOTCONN where the kernel has none; EPERM too in a PID namespace
     other than the first, which the kernel would leave waiting forever.
     """
 
-    def __init__(self, kinds: Sequence[Literal["fork", "exec", "exit"]] = ("fork", "exec", "exit")) -> None:
+    def __init__(
+        self, kinds: Sequence[Literal["fork", "exec", "exit"]] = ("fork", "exec", "exit"), forker: int = 0
+    ) -> None:
         if os.stat("/proc/self/ns/pid").st_ino != 0xEFFFFFFC:  # PROC_PID_INIT_INO, include/linux/proc_ns.h
             raise PermissionError(1, "only the first PID namespace is told of processes", "proc connector")
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, _NETLINK_CONNECTOR)
         try:
-            self._filter(kinds)
+            self._filter(kinds, forker)
             try:
                 self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_ROOM)
             except PermissionError:
@@ -257,12 +261,16 @@ class ProcConnector:
             raise
         self._socket.setblocking(False)
 
-    def _filter(self, kinds: Sequence[str]) -> None:
+    def _filter(self, kinds: Sequence[str], forker: int) -> None:
         """Pass the kinds asked for; the words of a message come in network order, as bpf(4) loads them."""
         wanted = [socket.htonl(what) for what, kind in _KINDS.items() if kind in kinds]
         code = [(_LD, 0, 0, _WHAT_AT)]
         code += [(_JEQ, len(wanted) - at, 0, what) for at, what in enumerate(wanted)]
-        code += [(_RET, 0, 0, 0), (_RET, 0, 0, 0xFFFFFFFF)]
+        code += [(_RET, 0, 0, 0)]
+        if forker:  # a fork must be by that process; what is no fork jumps over the next three
+            code += [(_JEQ, 0, 3, socket.htonl(_FORK)), (_LD, 0, 0, _DATA_AT + 4)]
+            code += [(_JEQ, 1, 0, socket.htonl(forker)), (_RET, 0, 0, 0)]
+        code += [(_RET, 0, 0, _WORD)]
         program = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *line) for line in code))
         header = struct.pack("HP", len(code), ctypes.addressof(program))
         self._socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, header)

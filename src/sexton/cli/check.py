@@ -1,0 +1,1 @@
+"""`sexton check`: is a command fit to be PID 1?"""
