@@ -28,7 +28,7 @@ BINARIES := build/sexton-init build/sexton-init-asan $(if $(SEXTON_CC),,build/se
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
 .DELETE_ON_ERROR:
-.PHONY: build demo test check check-python check-c check-sh bench fuzz install wheels clean
+.PHONY: build demo test check check-python check-c check-sh check-man bench fuzz install wheels clean
 
 build: $(BINARIES)
 
@@ -86,7 +86,7 @@ wheels: .venv/.dev
 
 # --- checks ---
 
-check: check-python check-c check-sh
+check: check-python check-c check-sh check-man
 
 check-python: .venv/.dev
 	$(BIN)/ruff format --check .
@@ -109,6 +109,9 @@ check-c:
 
 check-sh:
 	shellcheck .ci/run $$(git ls-files '*.sh')
+
+check-man:
+	$(if $(wildcard man/*.1),mandoc -T lint -W warning $(wildcard man/*.1))
 
 # --- the rest ---
 

@@ -39,17 +39,17 @@ def compile_init(root: Path, machine: str, output: Path) -> None:
     named = shlex.split(os.environ.get("SEXTON_CC", ""))
     zig = [sys.executable, "-m", "ziglang", "cc", "-target", f"{machine}-linux-musl"]
     # A compiler that we did not choose may warn of what it likes: `make check` is where warnings are errors.
-    command = [*named, "@init/cflags", "-Wno-error"] if named else [*zig, "@init/cflags"]
+    command = [*named, "@cflags", "-Wno-error"] if named else [*zig, "@cflags"]
     version = re.search(r'^__version__ = "(.+)"$', (root / "src/sexton/__init__.py").read_text(), re.MULTILINE)
-    sources = sorted(str(path.relative_to(root)) for path in root.glob("init/*.c"))
+    sources = sorted(path.name for path in root.glob("init/*.c"))
     output.parent.mkdir(parents=True, exist_ok=True)
     part = output.with_name(f".{output.name}.{os.getpid()}")
-    command += [f'-DSEXTON_VERSION="{version and version[1]}"', *sources, "@init/ldflags", "-o", str(part.absolute())]
+    command += [f'-DSEXTON_VERSION="{version and version[1]}"', *sources, "@ldflags", "-o", str(part.absolute())]
     cache = str(root / "build/zig-cache")
     try:
         subprocess.run(
             command,
-            cwd=root,
+            cwd=root / "init",  # not above .venv: what zig finds below it has another name in its cache
             check=True,
             env={"ZIG_GLOBAL_CACHE_DIR": cache, "ZIG_LOCAL_CACHE_DIR": cache, **os.environ},
         )

@@ -128,7 +128,7 @@ int catatonit_arguments(int argc, char **argv)
 
 	(void)argc;
 	cfg.name = "catatonit";
-	cfg.voice = &catatonit_voice;
+	cfg.voice = catatonit_voice;
 	cfg.scope = SCOPE_CHILD;
 	cfg.on_exit = ON_EXIT_LEAVE;
 	cfg.subreaper = true;
@@ -185,7 +185,7 @@ int pause_arguments(int argc, char **argv)
 		}
 	}
 	cfg.name = "pause";
-	cfg.voice = &pause_voice;
+	cfg.voice = pause_voice;
 	cfg.prepare = pause_prepare;
 	cfg.on_exit = ON_EXIT_LEAVE;
 	cfg.subreaper = false;

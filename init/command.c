@@ -25,7 +25,7 @@ static volatile struct failure {
 	bool foreign;     /* an ELF file for another machine */
 } failure;
 
-STARTUP static bool is_elf(const char *path)
+static bool is_elf(const char *path)
 {
 	char magic[SELFMAG];
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -37,7 +37,7 @@ STARTUP static bool is_elf(const char *path)
 }
 
 /* As execvp does, a file that the kernel does not know, and that is no program for another machine, goes to the shell. */
-STARTUP static void try_exec(char *path, char **envp)
+static void try_exec(char *path, char **envp)
 {
 	execve(path, cfg.command, envp);
 	if (errno == ENOEXEC) {
@@ -58,7 +58,7 @@ STARTUP static void try_exec(char *path, char **envp)
 	failure.err = errno;
 }
 
-STARTUP static void exec_command(char **envp)
+static void exec_command(char **envp)
 {
 	char path[PATH_SIZE];
 	const char *dirs = DEFAULT_PATH, *name = cfg.command[0];
@@ -89,14 +89,14 @@ STARTUP static void exec_command(char **envp)
 	failure.err = denied ? EACCES : ENOENT;
 }
 
-STARTUP static void fail(const char *step)
+static void fail(const char *step)
 {
 	failure.err = errno;
 	failure.step = step;
 	_exit(EXIT_USAGE);
 }
 
-STARTUP static void own_group(void)
+static void own_group(void)
 {
 	if (cfg.new_session) {
 		if (setsid() < 0)
@@ -108,8 +108,10 @@ STARTUP static void own_group(void)
 	}
 }
 
-STARTUP static _Noreturn void child(char **envp, uint64_t mask, const struct sigaction *chld)
+static _Noreturn void child(char **envp, uint64_t mask, const struct sigaction *chld)
 {
+	if (!contain_join())
+		fail("move into its cgroup");
 	own_group();
 	if (cfg.user.set && !user_become(&cfg.user))
 		fail("change the user of");
@@ -126,29 +128,37 @@ STARTUP static _Noreturn void child(char **envp, uint64_t mask, const struct sig
 	_exit(EXIT_NOT_FOUND);
 }
 
-STARTUP static int explain(void)
+static void describe(char *text, size_t size)
 {
 	const char *name = cfg.command[0];
-	int err = failure.err;
-	if (failure.step) {
-		say(FATAL, "cannot %s %s: %e", failure.step, name, err);
-		return EXIT_USAGE;
-	}
-	if (cfg.voice->exec_failed)
-		cfg.voice->exec_failed(name, err);
+	if (failure.step)
+		format(text, size, "cannot %s %s: %e", failure.step, name, failure.err);
 	else if (failure.foreign)
-		say(FATAL, "cannot execute %s: it is built for another machine than this one", name);
+		format(text, size, "cannot execute %s: it is built for another machine than this one", name);
 	else if (failure.found)
-		say(FATAL, "cannot execute %s: the interpreter that its first line (or its ELF header) names is missing", name);
-	else if (err == ENOENT && !strchr(name, '/'))
-		say(FATAL, "cannot execute %s: not found in PATH", name);
+		format(text, size, "cannot execute %s: the interpreter that its first line (or its ELF header) names is missing", name);
+	else if (failure.err == ENOENT && !strchr(name, '/'))
+		format(text, size, "cannot execute %s: not found in PATH", name);
 	else
-		say(FATAL, "cannot execute %s: %e", name, err);
-	return cfg.exec_status[err == ENOENT ? 0 : err == EACCES ? 1 : 2];
+		format(text, size, "cannot execute %s: %e", name, failure.err);
+}
+
+static int explain(void)
+{
+	char text[256];
+	describe(text, sizeof text);
+	event_failed(failure.err, text);
+	if (cfg.voice.exec_failed && !failure.step)
+		cfg.voice.exec_failed(cfg.command[0], failure.err);
+	else
+		say(FATAL, "%s", text);
+	if (failure.step)
+		return EXIT_USAGE;
+	return cfg.exec_status[failure.err == ENOENT ? 0 : failure.err == EACCES ? 1 : 2];
 }
 
 /* In place where there is a HOME, else with one more; more has room for that. */
-STARTUP static char **with_home(char **envp, char **more)
+static char **with_home(char **envp, char **more)
 {
 	static char home[sizeof cfg.user.home + 5];
 	size_t n = 0;
@@ -165,7 +175,7 @@ STARTUP static char **with_home(char **envp, char **more)
 	return more;
 }
 
-STARTUP static pid_t make_child(char **envp, uint64_t mask, const struct sigaction *chld)
+static pid_t make_child(char **envp, uint64_t mask, const struct sigaction *chld)
 {
 	pid_t pid = vfork();
 	if (pid == 0)
@@ -173,7 +183,7 @@ STARTUP static pid_t make_child(char **envp, uint64_t mask, const struct sigacti
 	return pid;
 }
 
-STARTUP int command_start(char **envp, uint64_t mask, const struct sigaction *chld)
+int command_start(char **envp, uint64_t mask, const struct sigaction *chld)
 {
 	size_t n = 0;
 	while (envp[n])

@@ -235,7 +235,7 @@ int dumb_init_arguments(int argc, char **argv)
 
 	(void)argc;
 	cfg.name = "dumb-init";
-	cfg.voice = &voice;
+	cfg.voice = voice;
 	cfg.scope = SCOPE_CHILD;
 	cfg.on_exit = ON_EXIT_LEAVE;
 	cfg.subreaper = false;

@@ -1,7 +1,7 @@
 /* --help. The man page says it at length. */
 #include "sexton.h"
 
-STARTUP_TEXT const char help_text[] =
+const char help_text[] =
 	"Usage: sexton-init [OPTION]... [--] COMMAND [ARG]...\n"
 	"\n"
 	"Run COMMAND and look after all that comes of it: reap its zombies and orphans,\n"

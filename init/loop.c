@@ -3,9 +3,9 @@
  * in a handler, nothing is interrupted, nothing wakes us for nothing.
  */
 #include "sexton.h"
+#include "sys.h"
 
 #include <errno.h>
-#include <poll.h>
 #include <sys/signalfd.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -15,14 +15,14 @@
 #define STRANGERS 32
 #define PIDFD_SIGNAL_PROCESS_GROUP 4UL /* linux/pidfd.h, since 6.9 */
 
-int64_t now_ns(void)
+IDLE int64_t now_ns(void)
 {
 	struct timespec t;
-	clock_gettime(CLOCK_MONOTONIC, &t);
+	sys(SYS_clock_gettime, CLOCK_MONOTONIC, (long)&t, 0, 0, 0);
 	return t.tv_sec * NS_PER_S + t.tv_nsec;
 }
 
-static struct timespec until(int64_t deadline)
+IDLE static struct timespec until(int64_t deadline)
 {
 	int64_t left = deadline - now_ns();
 	if (left < 0)
@@ -31,40 +31,50 @@ static struct timespec until(int64_t deadline)
 }
 
 /* The next blocked signal; 0 when the deadline came first. */
-static int take_signal(siginfo_t *info, const struct timespec *timeout)
+IDLE static int take_signal(siginfo_t *info, const struct timespec *timeout)
 {
 	int sig;
 	do
-		sig = (int)syscall(SYS_rt_sigtimedwait, &st.watched, info, timeout, sizeof st.watched);
-	while (sig < 0 && errno == EINTR);
+		sig = (int)sys(SYS_rt_sigtimedwait, (long)&st.watched, (long)info, (long)timeout, sizeof st.watched, 0);
+	while (sig == -EINTR);
 	return sig < 0 ? 0 : sig;
 }
 
-/* As PID 1, processes that entered our namespace are no children of ours: their end comes through a pidfd. */
-static int take_signal_or_end(siginfo_t *info, const struct timespec *timeout, const pid_t *pids, int n)
+/* Until the deadline, a signal, or one of the descriptors is ready; which may only be looked at through signalfd. */
+IDLE static int take_signal_or_ready(siginfo_t *info, const struct timespec *timeout, struct pollfd *fds, int n, int owners)
 {
-	struct pollfd fds[STRANGERS + 1];
-	fds[0] = (struct pollfd){ .fd = (int)syscall(SYS_signalfd4, -1, &st.watched, sizeof st.watched, SFD_CLOEXEC), .events = POLLIN };
-	for (int i = 0; i < n; i++)
-		fds[i + 1] = (struct pollfd){ .fd = (int)syscall(SYS_pidfd_open, pids[i], 0), .events = POLLIN };
-	ppoll(fds, (nfds_t)n + 1, timeout, NULL);
-	for (int i = 0; i <= n; i++)
-		if (fds[i].fd >= 0)
-			close(fds[i].fd);
+	static int signals = -1;
+	if (signals < 0)
+		signals = (int)syscall(SYS_signalfd4, -1, &st.watched, sizeof st.watched, SFD_CLOEXEC);
+	fds[n] = (struct pollfd){ .fd = signals, .events = POLLIN };
+	struct timespec left = timeout ? *timeout : (struct timespec){ 0 }; /* the kernel writes into it */
+	if (sys(SYS_ppoll, (long)fds, n + 1, timeout ? (long)&left : 0, 0, 0) > 0)
+		owner_ready(fds, owners);
 	return take_signal(info, &(struct timespec){ 0 });
 }
 
-static int64_t next_deadline(void)
+/* As PID 1, processes that entered our namespace are no children of ours: their end comes through a pidfd. */
+IDLE static int watch_strangers(struct pollfd *fds)
 {
-	const int64_t deadlines[] = { st.drain_at, st.stop_timeout_at, st.timeout_at, st.grace_at, st.give_up_at };
-	int64_t next = NEVER;
-	for (size_t i = 0; i < sizeof deadlines / sizeof *deadlines; i++)
-		if (deadlines[i] < next)
-			next = deadlines[i];
-	return next;
+	pid_t pids[STRANGERS];
+	int n = st.phase == STOPPING && st.alone && st.pid1 ? stop_strangers(pids, STRANGERS) : 0;
+	for (int i = 0; i < n; i++)
+		fds[i] = (struct pollfd){ .fd = (int)syscall(SYS_pidfd_open, pids[i], 0), .events = POLLIN };
+	return n < 0 ? 0 : n;
 }
 
-static int wait_for_event(siginfo_t *info)
+static inline int64_t earlier(int64_t a, int64_t b)
+{
+	return a < b ? a : b;
+}
+
+IDLE static int64_t next_deadline(void)
+{
+	int64_t next = earlier(earlier(st.drain_at, st.stop_timeout_at), earlier(st.timeout_at, st.grace_at));
+	return earlier(next, earlier(st.give_up_at, st.lease_at));
+}
+
+IDLE static int wait_for_event(siginfo_t *info)
 {
 	int64_t deadline = next_deadline();
 	struct timespec timeout, *limit = NULL;
@@ -72,13 +82,15 @@ static int wait_for_event(siginfo_t *info)
 		timeout = until(deadline);
 		limit = &timeout;
 	}
-	if (st.phase == STOPPING && st.alone && st.pid1) {
-		pid_t pids[STRANGERS];
-		int n = stop_strangers(pids, STRANGERS);
-		if (n > 0)
-			return take_signal_or_end(info, limit, pids, n);
-	}
-	return take_signal(info, limit);
+	struct pollfd fds[2 + STRANGERS + 1];
+	int owners = owner_poll(fds), strangers = watch_strangers(fds + owners);
+	if (owners + strangers == 0)
+		return take_signal(info, limit);
+	int sig = take_signal_or_ready(info, limit, fds, owners + strangers, owners);
+	for (int i = owners; i < owners + strangers; i++)
+		if (fds[i].fd >= 0)
+			close(fds[i].fd);
+	return sig;
 }
 
 /* Once COMMAND has ended, those who had the stop signal by being forwarded it must not be sent it again. */
@@ -112,26 +124,32 @@ static int queue_for_group(int sig, const siginfo_t *info)
 
 static int send_scope(int sig, const siginfo_t *queued, enum scope scope)
 {
+	if (scope == SCOPE_TREE && !queued && tree_atomic())
+		return kill(-1, sig);
+	if (scope == SCOPE_TREE && st.proc)
+		return send_each(sig, queued, 0);
 	if (scope == SCOPE_CHILD || !st.group)
 		return queued ? (int)syscall(SYS_rt_sigqueueinfo, st.command, sig, queued) : kill(st.command, sig);
-	if (queued && scope == SCOPE_GROUP && queue_for_group(sig, queued) == 0)
+	if (queued && queue_for_group(sig, queued) == 0)
 		return 0;
-	if (st.proc && (queued || (scope == SCOPE_TREE && !st.pid1)))
-		return send_each(sig, queued, scope == SCOPE_GROUP ? st.group : 0);
-	return kill(scope == SCOPE_TREE && st.pid1 ? -1 : -st.group, sig);
+	return queued && st.proc ? send_each(sig, queued, st.group) : kill(-st.group, sig);
 }
 
-void signal_command(int sig, const siginfo_t *info, enum scope scope)
+int signal_command(int sig, const siginfo_t *info, enum scope scope)
 {
+	if (!st.command && (scope != SCOPE_TREE || (!st.proc && !st.pid1)))
+		return ESRCH;
 	if (send_scope(sig, info && info->si_code == SI_QUEUE ? info : NULL, scope) != 0) {
-		if (cfg.voice->forward_failed)
-			cfg.voice->forward_failed(sig, errno);
-		return;
+		int err = errno;
+		if (cfg.voice.forward_failed)
+			cfg.voice.forward_failed(sig, err);
+		return err;
 	}
 	mark_told(sig, scope);
 	event_signalled(sig, st.command, scope);
-	if (cfg.voice->forwarded)
-		cfg.voice->forwarded(sig);
+	if (cfg.voice.forwarded)
+		cfg.voice.forwarded(sig);
+	return 0;
 }
 
 static void deliver(int sig, const siginfo_t *info)
@@ -154,12 +172,12 @@ static void forward(int sig, const siginfo_t *info)
 	int to = cfg.map[sig];
 	if (to == 0 || cfg.ignore_once & UINT64_C(1) << (sig - 1)) {
 		cfg.ignore_once &= ~(UINT64_C(1) << (sig - 1));
-		if (cfg.voice->dropped)
-			cfg.voice->dropped(sig, to);
+		if (cfg.voice.dropped)
+			cfg.voice.dropped(sig, to);
 		return;
 	}
-	if (to != sig && cfg.voice->mapped)
-		cfg.voice->mapped(sig, to);
+	if (to != sig && cfg.voice.mapped)
+		cfg.voice.mapped(sig, to);
 	if (!is_stop_signal(to)) {
 		deliver(to, info);
 	} else if (cfg.drain == 0 || st.drained) {
@@ -217,8 +235,8 @@ static void on_signal(int sig, const siginfo_t *info)
 		break;
 	}
 	if (cfg.suspend_self && (sig == SIGTSTP || sig == SIGTTIN || sig == SIGTTOU)) {
-		if (cfg.voice->suspending)
-			cfg.voice->suspending(sig);
+		if (cfg.voice.suspending)
+			cfg.voice.suspending(sig);
 		tty_suspend_self();
 	}
 }
@@ -241,15 +259,22 @@ static void on_deadline(void)
 		kill_begin("grace");
 	if (st.give_up_at <= now)
 		give_up();
+	if (st.lease_at <= now) {
+		st.lease_at = NEVER;
+		if (st.phase == EMPTY)
+			st.phase = DONE;
+		else
+			stop_begin("lease");
+	}
 }
 
 static void on_command_end(void)
 {
 	st.command_ended = false;
 	st.drain_at = st.stop_timeout_at = NEVER;
-	event_exited(st.ended, st.status);
-	if (cfg.voice->command_ended)
-		cfg.voice->command_ended(st.status);
+	event_exited(st.ended, st.status, false);
+	if (cfg.voice.command_ended)
+		cfg.voice.command_ended(st.status);
 	tty_take();
 	if (st.phase != RUNNING)
 		return;
@@ -264,35 +289,49 @@ static void on_command_end(void)
 }
 
 /* Nothing is left: no child, and as PID 1 nobody else in the namespace either. */
-static bool empty(void)
+IDLE static bool empty(void)
 {
 	if (!st.alone || st.command || st.phase == RUNNING)
 		return false;
 	return st.phase != STOPPING || stop_strangers(&(pid_t){ 0 }, 1) == 0;
 }
 
-void loop(void)
+/* One signal or one deadline, and what came of it. */
+IDLE static void turn(void)
+{
+	siginfo_t info;
+	if (st.owner_gone) {
+		st.owner_gone = false;
+		stop_begin("owner");
+	}
+	int sig = wait_for_event(&info);
+	/* A write of ours to a pipe nobody reads, or past a limit: nobody sent it. */
+	if ((sig == SIGPIPE || sig == SIGXFSZ) && info.si_pid == st.self)
+		return;
+	if (sig && cfg.voice.received)
+		cfg.voice.received(sig);
+	if (!sig)
+		on_deadline();
+	else if (sig != SIGCHLD)
+		on_signal(sig, &info);
+	/* A signal of another kind says nothing of the dead, and they will say so themselves. */
+	bool any = (sig == SIGCHLD || sig == 0 || st.phase >= STOPPING) && reap();
+	if (st.command_ended)
+		on_command_end();
+	if (any && st.phase >= STOPPING)
+		stop_continue();
+}
+
+IDLE void loop(void)
 {
 	while (st.phase != DONE) {
-		siginfo_t info;
-		int sig = wait_for_event(&info);
-		/* A write of ours to a pipe nobody reads, or past a limit: nobody sent it. */
-		if ((sig == SIGPIPE || sig == SIGXFSZ) && info.si_pid == st.self)
-			continue;
-		if (sig && cfg.voice->received)
-			cfg.voice->received(sig);
-		if (!sig)
-			on_deadline();
-		else if (sig != SIGCHLD)
-			on_signal(sig, &info);
-		bool any = reap();
-		if (st.command_ended)
-			on_command_end();
-		else if (any)
-			stop_continue();
-		if (empty())
-			break;
+		turn();
+		if (st.phase == EMPTY) {
+			if (owner_connected())
+				st.phase = DONE;
+		} else if (empty()) {
+			event_empty();
+			st.phase = owner_may_come() ? EMPTY : DONE;
+		}
 	}
-	if (st.alone)
-		event_empty();
 }

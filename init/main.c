@@ -1,5 +1,6 @@
 /* The order of things. */
 #include "sexton.h"
+#include "sys.h"
 
 #include <errno.h>
 #include <string.h>
@@ -11,6 +12,7 @@
 #include <unistd.h>
 
 struct state st;
+static bool drop_in; /* started under another program's name */
 
 #define BIT(sig) (UINT64_C(1) << ((sig)-1))
 
@@ -28,13 +30,14 @@ static const struct {
 	{ "dumb-init", dumb_init_arguments }, { "catatonit", catatonit_arguments }, { "pause", pause_arguments },
 };
 
-STARTUP static int configure(int argc, char **argv, char **envp)
+static int configure(int argc, char **argv, char **envp)
 {
 	const char *slash = argc ? strrchr(argv[0], '/') : NULL;
 	const char *name = slash ? slash + 1 : argc ? argv[0] : "";
 	config_defaults();
 	for (size_t i = 0; i < sizeof personalities / sizeof *personalities; i++)
 		if (strcmp(name, personalities[i].name) == 0) {
+			drop_in = true;
 			int done = personalities[i].arguments(argc, argv);
 			return done >= 0 ? done : config_environment(envp) ? -1 : EXIT_USAGE;
 		}
@@ -63,7 +66,7 @@ static uint64_t block_signals(uint64_t set)
 	return before;
 }
 
-STARTUP static bool watch_parent(pid_t parent)
+static bool watch_parent(pid_t parent)
 {
 	if (!cfg.pdeathsig)
 		return true;
@@ -89,57 +92,55 @@ static int exit_status(void)
 }
 
 /* What COMMAND alone should hold: a pipe that it closes must be closed for its reader. */
-STARTUP static void close_inherited(void)
+static void close_inherited(void)
 {
-	int keep[] = { cfg.events, tty_descriptor() };
+	int keep[4] = { cfg.events, tty_descriptor() };
 	unsigned from = 3;
-	if (keep[0] > keep[1])
-		keep[0] = keep[1], keep[1] = cfg.events;
-	for (int i = 0; i < 2; i++)
-		if (keep[i] >= (int)from) {
-			if (keep[i] > (int)from)
-				syscall(SYS_close_range, from, keep[i] - 1, 0);
-			from = (unsigned)keep[i] + 1;
-		}
-	syscall(SYS_close_range, from, ~0U, 0);
+	owner_descriptors(keep + 2);
+	for (;;) {
+		unsigned next = ~0U;
+		for (size_t i = 0; i < sizeof keep / sizeof *keep; i++)
+			if (keep[i] >= (int)from && (unsigned)keep[i] < next)
+				next = (unsigned)keep[i];
+		if (next > from)
+			syscall(SYS_close_range, from, next == ~0U ? next : next - 1, 0);
+		if (next == ~0U)
+			return;
+		from = next + 1;
+	}
 }
 
-#ifndef __has_feature /* gcc */
-#define __has_feature(name) 0
-#endif
-#if defined(__SANITIZE_ADDRESS__) || __has_feature(address_sanitizer)
-static void drop_startup(void)
-{
-}
-#else
-extern char __start_startup[], __stop_startup[], __start_startup_text[], __stop_startup_text[];
+extern char __executable_start[], etext[], __start_idle[], __stop_idle[];
 
-static void drop_pages(const char *from, const char *to)
+/*
+ * From here on we mostly sleep. What starting touched is given back: whatever of it is needed again, the kernel reads
+ * again from the file. MADV_RANDOM sets the rest apart from the idle code, so that a fault there does not bring its
+ * neighbours along.
+ */
+IDLE static void drop_pages(uintptr_t from, uintptr_t to)
 {
-	uintptr_t page = getauxval(AT_PAGESZ), first = ((uintptr_t)from + page - 1) & -page, end = (uintptr_t)to & -page;
-	if (first < end)
-		munmap((void *)first, end - first);
+	if (from < to && sys(SYS_madvise, (long)from, (long)(to - from), MADV_RANDOM, 0, 0) == 0)
+		sys(SYS_madvise, (long)from, (long)(to - from), MADV_DONTNEED, 0, 0);
 }
 
-/* Also the stack below us, where starting went deeper than the loop goes; a page is left for what runs now. */
-static void drop_startup(void)
+IDLE static void rest(uintptr_t page)
 {
-	uintptr_t page = getauxval(AT_PAGESZ), here = (uintptr_t)__builtin_frame_address(0) & -page;
-	drop_pages(__start_startup, __stop_startup);
-	drop_pages(__start_startup_text, __stop_startup_text);
-	madvise((void *)(here - 8 * page), 7 * page, MADV_DONTNEED);
+	uintptr_t stack = (uintptr_t)__builtin_frame_address(0) & -page;
+	/* Where starting went deeper than we go now. */
+	sys(SYS_madvise, (long)(stack - 8 * page), (long)(7 * page), MADV_DONTNEED, 0, 0);
+	drop_pages((uintptr_t)__executable_start & -page, (uintptr_t)__start_idle & -page);
+	drop_pages(((uintptr_t)__stop_idle + page - 1) & -page, ((uintptr_t)etext + page - 1) & -page);
 }
-#endif
 
 /* -1: COMMAND runs; else the exit status. */
-STARTUP static int start(int argc, char **argv, char **envp)
+static int start(int argc, char **argv, char **envp)
 {
 	pid_t parent = getppid();
 	uint64_t mask = block_signals(~UINT64_C(0));
 	struct sigaction inherited, standard = { .sa_handler = SIG_DFL };
 	st.self = getpid();
 	st.pid1 = st.self == 1;
-	st.drain_at = st.stop_timeout_at = st.timeout_at = st.grace_at = st.give_up_at = NEVER;
+	st.drain_at = st.stop_timeout_at = st.timeout_at = st.grace_at = st.give_up_at = st.lease_at = NEVER;
 	int done = configure(argc, argv, envp);
 	if (done >= 0)
 		return done;
@@ -147,26 +148,32 @@ STARTUP static int start(int argc, char **argv, char **envp)
 		block_signals(~FAULTS);
 	/* Ignored, SIGCHLD would make the kernel bury our children, and their statuses with them. */
 	sigaction(SIGCHLD, &standard, &inherited);
+	if (!watch_parent(parent))
+		return EXIT_USAGE;
+	done = contain_start();
+	if (done >= 0)
+		return done;
+	st.proc = proc_mounted();
+	if (!owner_start())
+		return EXIT_USAGE;
 	/* Whoever is asked for more than COMMAND must be the parent of what comes of it. */
 	cfg.subreaper |= cfg.scope == SCOPE_TREE || cfg.on_exit != ON_EXIT_LEAVE;
 	if (cfg.subreaper && !st.pid1 && prctl(PR_SET_CHILD_SUBREAPER, 1) != 0)
 		say(0, "cannot become a subreaper: %e; orphans will not be reaped", errno);
-	if (!watch_parent(parent))
-		return EXIT_USAGE;
-	st.proc = proc_mounted();
 	if (cfg.prepare)
 		cfg.prepare();
 	if (!cfg.pause) {
 		tty_start();
 		done = command_start(envp, mask, &inherited);
 		if (done >= 0)
-			return cfg.voice == &native_voice ? done : remap(done);
+			return drop_in ? remap(done) : done;
 		if (cfg.timeout != NEVER)
 			st.timeout_at = now_ns() + cfg.timeout;
-		if (cfg.voice->started)
-			cfg.voice->started(st.command);
+		if (cfg.voice.started)
+			cfg.voice.started(st.command);
 		event_started(st.command, *cfg.command);
 	}
+	owner_leave_stdio();
 	close_inherited();
 	/* Ours is not the cwd that somebody wants to unmount. */
 	if (chdir("/") != 0)
@@ -174,12 +181,15 @@ STARTUP static int start(int argc, char **argv, char **envp)
 	return -1;
 }
 
-int main(int argc, char **argv, char **envp)
+IDLE int main(int argc, char **argv, char **envp)
 {
 	int done = start(argc, argv, envp);
-	if (done >= 0)
-		return done;
-	drop_startup();
-	loop();
-	return exit_status();
+	if (done < 0) {
+		rest(getauxval(AT_PAGESZ));
+		loop();
+		done = exit_status();
+	}
+	owner_end();
+	contain_end();
+	return done;
 }

@@ -45,30 +45,31 @@ bool parse_seconds(const char *text, int64_t *ns)
 
 /* ---- one setter an option: NULL, or what was expected ---- */
 
-STARTUP static const char *set_signal(const char *value)
+/* The place of value among names, -1 if it is none of them. */
+static int one_of(const char *value, const char *const *names)
 {
-	static const char names[][6] = { "child", "group", "tree" };
-	for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-		if (strcmp(value, names[i]) == 0) {
-			cfg.scope = (enum scope)i;
-			return NULL;
-		}
-	return "child, group or tree";
+	for (int i = 0; names[i]; i++)
+		if (strcmp(value, names[i]) == 0)
+			return i;
+	return -1;
 }
 
-STARTUP static const char *set_on_exit(const char *value)
+static const char *set_signal(const char *value)
 {
-	static const char names[][6] = { "stop", "wait", "leave" };
-	for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-		if (strcmp(value, names[i]) == 0) {
-			cfg.on_exit = (enum on_exit)i;
-			return NULL;
-		}
-	return "stop, wait or leave";
+	int n = one_of(value, (const char *const[]){ "child", "group", "tree", NULL });
+	cfg.scope = (enum scope)n;
+	return n < 0 ? "child, group or tree" : NULL;
+}
+
+static const char *set_on_exit(const char *value)
+{
+	int n = one_of(value, (const char *const[]){ "stop", "wait", "leave", NULL });
+	cfg.on_exit = (enum on_exit)n;
+	return n < 0 ? "stop, wait or leave" : NULL;
 }
 
 /* Calls set for each piece between commas. */
-STARTUP static const char *each(const char *value, const char *(*set)(const char *))
+static const char *each(const char *value, const char *(*set)(const char *))
 {
 	char piece[64];
 	for (const char *end;; value = end + 1) {
@@ -84,7 +85,7 @@ STARTUP static const char *each(const char *value, const char *(*set)(const char
 	}
 }
 
-STARTUP static const char *map_one(const char *value)
+static const char *map_one(const char *value)
 {
 	static const char expected[] = "FROM=TO, both signals such as TERM, SIGTERM, 15 or RTMIN+3; TO may be none";
 	char from[64];
@@ -104,12 +105,12 @@ STARTUP static const char *map_one(const char *value)
 	return NULL;
 }
 
-STARTUP static const char *set_map(const char *value)
+static const char *set_map(const char *value)
 {
 	return each(value, map_one);
 }
 
-STARTUP static const char *ok_one(const char *value)
+static const char *ok_one(const char *value)
 {
 	unsigned code;
 	if (!parse_number(value, 255, &code))
@@ -118,37 +119,37 @@ STARTUP static const char *ok_one(const char *value)
 	return NULL;
 }
 
-STARTUP static const char *set_ok(const char *value)
+static const char *set_ok(const char *value)
 {
 	return each(value, ok_one);
 }
 
-STARTUP static const char *seconds(const char *value, int64_t *out)
+static const char *seconds(const char *value, int64_t *out)
 {
 	return parse_seconds(value, out) ? NULL : "seconds, such as 5 or 0.25";
 }
 
-STARTUP static const char *set_drain(const char *value)
+static const char *set_drain(const char *value)
 {
 	return seconds(value, &cfg.drain);
 }
 
-STARTUP static const char *set_grace(const char *value)
+static const char *set_grace(const char *value)
 {
 	return seconds(value, &cfg.grace);
 }
 
-STARTUP static const char *set_stop_timeout(const char *value)
+static const char *set_stop_timeout(const char *value)
 {
 	return seconds(value, &cfg.stop_timeout);
 }
 
-STARTUP static const char *set_timeout(const char *value)
+static const char *set_timeout(const char *value)
 {
 	return seconds(value, &cfg.timeout);
 }
 
-STARTUP static const char *signal_value(const char *value, int *out)
+static const char *signal_value(const char *value, int *out)
 {
 	int sig = signal_number(value);
 	if (sig < 0)
@@ -157,24 +158,24 @@ STARTUP static const char *signal_value(const char *value, int *out)
 	return NULL;
 }
 
-STARTUP static const char *set_stop_signal(const char *value)
+static const char *set_stop_signal(const char *value)
 {
 	return signal_value(value, &cfg.stop_signal);
 }
 
-STARTUP static const char *set_pdeathsig(const char *value)
+static const char *set_pdeathsig(const char *value)
 {
 	return signal_value(value, &cfg.pdeathsig);
 }
 
-STARTUP static const char *set_user(const char *value)
+static const char *set_user(const char *value)
 {
 	memset(&cfg.user, 0, sizeof cfg.user);
 	return user_resolve(value, &cfg.user);
 }
 
 /* A FIFO is opened for reading too: it then needs no reader to be opened, and a reader that leaves does not end it. */
-STARTUP static const char *set_events(const char *value)
+static const char *set_events(const char *value)
 {
 	unsigned fd;
 	struct stat stat_;
@@ -189,14 +190,14 @@ STARTUP static const char *set_events(const char *value)
 	if (*value == '-' || (*value >= '0' && *value <= '9') || !*value)
 		return "not an open file descriptor, nor a path (./NAME for a file of that name)";
 	bool fifo = stat(value, &stat_) == 0 && S_ISFIFO(stat_.st_mode);
-	int opened = open(value, (fifo ? O_RDWR : O_WRONLY | O_CREAT | O_APPEND) | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, 0644);
+	int opened = above_stdio(open(value, (fifo ? O_RDWR : O_WRONLY | O_CREAT | O_APPEND) | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, 0644));
 	if (opened < 0)
 		return strerror(errno);
 	cfg.events = opened;
 	return NULL;
 }
 
-STARTUP static const char *set_verbose(const char *value)
+static const char *set_verbose(const char *value)
 {
 	unsigned level;
 	if (!parse_number(value, 3, &level))
@@ -205,12 +206,12 @@ STARTUP static const char *set_verbose(const char *value)
 	return NULL;
 }
 
-STARTUP static const char *boolean(const char *value, unsigned *out)
+static const char *boolean(const char *value, unsigned *out)
 {
 	return parse_number(value, 1, out) ? NULL : "0 or 1";
 }
 
-STARTUP static const char *set_quiet(const char *value)
+static const char *set_quiet(const char *value)
 {
 	unsigned on;
 	const char *expected = boolean(value, &on);
@@ -219,13 +220,48 @@ STARTUP static const char *set_quiet(const char *value)
 	return expected;
 }
 
-STARTUP static const char *set_pause(const char *value)
+static const char *set_pause(const char *value)
 {
 	unsigned on;
 	const char *expected = boolean(value, &on);
 	if (!expected)
 		cfg.pause = on;
 	return expected;
+}
+
+static const char *set_owner_fd(const char *value)
+{
+	unsigned fd;
+	if (!parse_number(value, INT32_MAX, &fd) || fcntl((int)fd, F_GETFD) < 0)
+		return "an open file descriptor";
+	cfg.owner_fd = (int)fd;
+	fcntl((int)fd, F_SETFD, FD_CLOEXEC);
+	return NULL;
+}
+
+static const char *set_listen(const char *value)
+{
+	cfg.listen = value;
+	return *value == '/' ? NULL : "an absolute path"; /* we leave the directory that we were started in */
+}
+
+static const char *set_lease(const char *value)
+{
+	return seconds(value, &cfg.lease);
+}
+
+static const char *set_on_owner_lost(const char *value)
+{
+	int n = one_of(value, (const char *const[]){ "stop", "keep", "lease", NULL });
+	cfg.on_owner_lost = (enum on_owner_lost)n;
+	return n < 0 ? "stop, keep or lease" : NULL;
+}
+
+static const char *set_contain(const char *value)
+{
+	int n = one_of(value, (const char *const[]){ "subreaper", "pidns", "cgroup", NULL });
+	cfg.contain = (enum contain)n;
+	return n < 0 ? "subreaper, pidns or cgroup" : NULL;
 }
 
 static const struct option {
@@ -245,6 +281,11 @@ static const struct option {
 	{ "--user", "SEXTON_USER", set_user, false },
 	{ "--pdeathsig", "SEXTON_PDEATHSIG", set_pdeathsig, false },
 	{ "--events", "SEXTON_EVENTS", set_events, false },
+	{ "--owner-fd", "SEXTON_OWNER_FD", set_owner_fd, false },
+	{ "--listen", "SEXTON_LISTEN", set_listen, false },
+	{ "--lease", "SEXTON_LEASE", set_lease, false },
+	{ "--on-owner-lost", "SEXTON_ON_OWNER_LOST", set_on_owner_lost, false },
+	{ "--contain", "SEXTON_CONTAIN", set_contain, false },
 	{ "--verbose", "SEXTON_VERBOSE", set_verbose, true },
 	{ "--quiet", "SEXTON_QUIET", set_quiet, true },
 	{ "--pause", "SEXTON_PAUSE", set_pause, true },
@@ -252,15 +293,16 @@ static const struct option {
 
 #define OPTIONS (sizeof options / sizeof *options)
 
-STARTUP void config_defaults(void)
+void config_defaults(void)
 {
-	cfg.voice = &native_voice;
+	cfg.voice = native_voice;
 	cfg.name = "sexton-init";
 	cfg.scope = SCOPE_GROUP;
 	cfg.stop_signal = SIGTERM;
 	cfg.grace = 5 * NS_PER_S;
 	cfg.stop_timeout = cfg.timeout = NEVER;
-	cfg.events = -1;
+	cfg.events = cfg.owner_fd = -1;
+	cfg.lease = NEVER;
 	cfg.subreaper = true;
 	cfg.usage_status = EXIT_USAGE;
 	cfg.exec_status[0] = EXIT_NOT_FOUND;
@@ -269,7 +311,7 @@ STARTUP void config_defaults(void)
 		cfg.map[sig] = (uint8_t)sig;
 }
 
-STARTUP static bool set(const char *what, const struct option *option, const char *value)
+static bool set(const char *what, const struct option *option, const char *value)
 {
 	const char *wrong = option->set(value);
 	if (!wrong)
@@ -280,7 +322,7 @@ STARTUP static bool set(const char *what, const struct option *option, const cha
 }
 
 /* They are for this sexton-init alone: COMMAND's environment is without them, so that a guard further down starts clean. */
-STARTUP bool config_environment(char **envp)
+bool config_environment(char **envp)
 {
 	bool good = true;
 	char **keep = envp;
@@ -301,7 +343,7 @@ STARTUP bool config_environment(char **envp)
 	return good;
 }
 
-STARTUP static const struct option *find(const char *arg, size_t len)
+static const struct option *find(const char *arg, size_t len)
 {
 	for (const struct option *option = options; option < options + OPTIONS; option++)
 		if (strncmp(option->name, arg, len) == 0 && !option->name[len])
@@ -309,14 +351,14 @@ STARTUP static const struct option *find(const char *arg, size_t len)
 	return NULL;
 }
 
-STARTUP static int usage(const char *fmt, const char *arg)
+static int usage(const char *fmt, const char *arg)
 {
 	say(FATAL, fmt, arg);
 	say(FATAL, "'%s --help' lists the options", cfg.name);
 	return EXIT_USAGE;
 }
 
-STARTUP int config_arguments(int argc, char **argv)
+int config_arguments(int argc, char **argv)
 {
 	int at = 1, verbose = 0;
 	for (; at < argc && argv[at][0] == '-' && argv[at][1]; at++) {

@@ -33,7 +33,7 @@ static ssize_t read_file(const char *path, char *buf, size_t size)
 }
 
 /* A /proc of another PID namespace would give us other processes under our numbers. */
-STARTUP bool proc_mounted(void)
+bool proc_mounted(void)
 {
 	char text[16];
 	ssize_t n = readlink("/proc/self", text, sizeof text - 1);

@@ -1,11 +1,12 @@
 /* Buries the dead: every child, and every orphan that came to us. Nothing here allocates. */
 #include "sexton.h"
+#include "sys.h"
 
 #include <errno.h>
 #include <sys/wait.h>
 
 /* To look before burying costs a second system call a body: only when somebody wants names, or a group's id held. */
-static bool must_look(void)
+IDLE static bool must_look(void)
 {
 	return reporting() || cfg.term_on_exit || (st.command && !st.proc && !st.pid1 && cfg.on_exit == ON_EXIT_STOP);
 }
@@ -17,16 +18,19 @@ static void last_word_to_group(void)
 		return;
 	if (cfg.term_on_exit)
 		kill(-st.group, cfg.term_on_exit);
+	else if (!st.proc && !st.pid1 && cfg.on_exit == ON_EXIT_STOP && cfg.grace == 0)
+		kill(-st.group, SIGKILL);
 	else if (!st.proc && !st.pid1 && cfg.on_exit == ON_EXIT_STOP && !st.stop_asked)
 		kill(-st.group, cfg.stop_signal);
 }
 
-static void buried(pid_t pid, const char *comm, int status, const struct rusage *usage)
+IDLE static void buried(pid_t pid, const char *comm, int status, const struct rusage *usage)
 {
 	bool is_command = pid == st.command;
-	event_reaped(pid, comm, status, !is_command);
-	if (cfg.voice->reaped)
-		cfg.voice->reaped(pid, comm, status, is_command);
+	if (reporting())
+		event_reaped(pid, comm, status, !is_command);
+	if (cfg.voice.reaped)
+		cfg.voice.reaped(pid, comm, status, is_command);
 	if (!is_command)
 		return;
 	st.command = st.group = 0;
@@ -36,7 +40,21 @@ static void buried(pid_t pid, const char *comm, int status, const struct rusage 
 	st.command_ended = true;
 }
 
-bool reap(void)
+/* The next to bury, by number, and its name while it still has one; -1: whoever it is. */
+static pid_t look(char *comm, size_t size)
+{
+	siginfo_t info = { 0 };
+	if (waitid(P_ALL, 0, &info, WEXITED | WSTOPPED | WNOHANG | WNOWAIT | __WALL) != 0 || !info.si_pid)
+		return -1;
+	if (info.si_code != CLD_STOPPED) {
+		proc_comm(info.si_pid, comm, size);
+		if (info.si_pid == st.command)
+			last_word_to_group();
+	}
+	return info.si_pid;
+}
+
+IDLE bool reap(void)
 {
 	bool any = false;
 	for (;;) {
@@ -44,19 +62,10 @@ bool reap(void)
 		char comm[64] = "";
 		pid_t pid = -1;
 		int status;
-		if (must_look()) {
-			siginfo_t info = { 0 };
-			if (waitid(P_ALL, 0, &info, WEXITED | WSTOPPED | WNOHANG | WNOWAIT | __WALL) == 0 && info.si_pid) {
-				pid = info.si_pid;
-				if (info.si_code != CLD_STOPPED) {
-					proc_comm(pid, comm, sizeof comm);
-					if (pid == st.command)
-						last_word_to_group();
-				}
-			}
-		}
-		pid = wait4(pid, &status, WNOHANG | WUNTRACED | __WALL, reporting() ? &usage : NULL);
-		if (pid < 0 && errno == EINTR)
+		if (must_look())
+			pid = look(comm, sizeof comm);
+		pid = (pid_t)sys(SYS_wait4, pid, (long)&status, WNOHANG | WUNTRACED | __WALL, reporting() ? (long)&usage : 0, 0);
+		if (pid == -EINTR)
 			continue;
 		st.alone = pid < 0;
 		if (pid <= 0)

@@ -179,27 +179,39 @@ ssize_t put(int fd, const char *text, size_t len)
 	return poll(&ready, 1, 0) == 1 && ready.revents == POLLOUT ? write(fd, text, len) : -1;
 }
 
+static const char *level_name(int level)
+{
+	return level <= FATAL ? "error" : level <= 0 ? "warning" : level == 1 ? "info" : "debug";
+}
+
 void say(int level, const char *fmt, ...)
 {
 	if (level > cfg.verbose && level > FATAL)
 		return;
 	char line[1536];
-	struct text text = { line, line + sizeof line - 1 };
+	struct text text = { line, line + sizeof line - 2 };
 	va_list args;
 	va_start(args, fmt);
-	add(&text, cfg.name, strlen(cfg.name));
-	add(&text, ": ", 2);
+	if (!owner_connected()) {
+		add(&text, cfg.name, strlen(cfg.name));
+		add(&text, ": ", 2);
+	}
 	expand(&text, fmt, args);
 	va_end(args);
+	if (owner_connected()) {
+		*text.at = 0;
+		event_to_owner("message", ",\"level\":%j,\"text\":%j", level_name(level), line);
+		return;
+	}
 	*text.at++ = '\n';
 	put(2, line, (size_t)(text.at - line));
 }
 
 /* ---- events ---- */
 
-bool reporting(void)
+IDLE bool reporting(void)
 {
-	return cfg.events >= 0 || cfg.verbose >= 2;
+	return cfg.events >= 0 || cfg.verbose >= 2 || owner_connected();
 }
 
 static char tail[512]; /* what of the last line a full socket did not take */
@@ -228,31 +240,54 @@ static bool send_line(const char *line, size_t len)
 	return n > 0;
 }
 
-static void event(const char *name, const char *fmt, ...)
+/* One line, with its end. */
+static size_t compose(char *line, size_t size, const char *name, const char *fmt, va_list args)
 {
-	if (cfg.events < 0)
-		return;
-	char line[sizeof tail];
-	struct text text = { line, line + sizeof line - 2 };
+	struct text text = { line, line + size - 32 };
 	struct timespec now;
-	va_list args;
-	if (lost) {
-		int len = format(line, sizeof line, "{\"event\":\"lost\",\"count\":%d}\n", lost);
-		if (send_line(line, (size_t)len))
-			lost = 0;
-	}
-	clock_gettime(CLOCK_REALTIME, &now);
 	add(&text, "{\"event\":", 9);
 	add_json(&text, name);
-	va_start(args, fmt);
 	expand(&text, fmt, args);
-	va_end(args);
+	text.end = line + size;
+	clock_gettime(CLOCK_REALTIME, &now);
 	add(&text, ",\"time\":", 8);
 	add_seconds(&text, now.tv_sec, now.tv_nsec / 1000);
-	*text.at++ = '}';
-	*text.at++ = '\n';
-	if (lost || !send_line(line, (size_t)(text.at - line)))
+	add(&text, "}\n", 2);
+	return (size_t)(text.at - line);
+}
+
+static void to_events(const char *line, size_t len)
+{
+	char first[64];
+	if (lost && send_line(first, (size_t)format(first, sizeof first, "{\"event\":\"lost\",\"count\":%d}\n", lost)))
+		lost = 0;
+	if (lost || !send_line(line, len))
 		lost++;
+}
+
+/* keep: not to be lost when the owner is slow to read. */
+static void event(bool keep, const char *name, const char *fmt, ...)
+{
+	char line[sizeof tail];
+	va_list args;
+	if (cfg.events < 0 && !owner_connected())
+		return;
+	va_start(args, fmt);
+	size_t len = compose(line, sizeof line, name, fmt, args);
+	va_end(args);
+	if (cfg.events >= 0)
+		to_events(line, len);
+	owner_line(line, len, keep);
+}
+
+void event_to_owner(const char *name, const char *fmt, ...)
+{
+	static char line[4096]; /* a message may be long, and what needs escaping longer */
+	va_list args;
+	va_start(args, fmt);
+	size_t len = compose(line, sizeof line, name, fmt, args);
+	va_end(args);
+	owner_line(line, len, true);
 }
 
 static const char *how(int status, char *out, size_t size)
@@ -265,58 +300,74 @@ static const char *how(int status, char *out, size_t size)
 }
 
 /* The name that the kernel gives it; /proc has still our own while the exec is under way. */
-STARTUP void event_started(pid_t pid, const char *path)
+void event_started(pid_t pid, const char *path)
 {
 	char comm[16];
 	const char *slash = strrchr(path, '/');
 	format(comm, sizeof comm, "%s", slash ? slash + 1 : path);
-	event("started", ",\"pid\":%d,\"comm\":%j", pid, comm);
+	event(true, "started", ",\"pid\":%d,\"comm\":%j", pid, comm);
 }
 
 void event_signalled(int sig, pid_t pid, enum scope scope)
 {
 	static const char *const scopes[] = { "child", "group", "tree" };
-	event("signalled", ",\"signal\":%j,\"pid\":%d,\"scope\":%j", signal_name(sig), pid, scopes[scope]);
+	event(false, "signalled", ",\"signal\":%j,\"pid\":%d,\"scope\":%j", signal_name(sig), pid, scopes[scope]);
 }
 
 void event_reaped(pid_t pid, const char *comm, int status, bool adopted)
 {
 	char end[32];
-	event("reaped", ",\"pid\":%d,\"comm\":%j,%s,\"adopted\":%s", pid, comm, how(status, end, sizeof end), adopted ? "true" : "false");
+	event(false, "reaped", ",\"pid\":%d,\"comm\":%j,%s,\"adopted\":%s", pid, comm, how(status, end, sizeof end), adopted ? "true" : "false");
 }
 
 void event_stopping(const char *why, int left)
 {
-	event("stopping", ",\"why\":%j,\"left\":%d", why, left);
+	event(true, "stopping", ",\"why\":%j,\"left\":%d", why, left);
 }
 
 void event_killed(pid_t pid, const char *comm)
 {
-	event("killed", ",\"pid\":%d,\"comm\":%j", pid, comm);
+	event(false, "killed", ",\"pid\":%d,\"comm\":%j", pid, comm);
 }
 
-void event_exited(pid_t pid, int status)
+void event_exited(pid_t pid, int status, bool again)
 {
+	static const char fmt[] = ",\"pid\":%d,%s,\"rusage\":{\"utime\":%T,\"stime\":%T,\"maxrss\":%l}";
+	const struct rusage *usage = &st.rusage;
+	int64_t maxrss = (int64_t)usage->ru_maxrss * 1024;
 	char end[32];
-	event("exited", ",\"pid\":%d,%s,\"rusage\":{\"utime\":%T,\"stime\":%T,\"maxrss\":%l}", pid, how(status, end, sizeof end),
-	      &st.rusage.ru_utime, &st.rusage.ru_stime, (int64_t)st.rusage.ru_maxrss * 1024);
+	how(status, end, sizeof end);
+	if (again)
+		event_to_owner("exited", fmt, pid, end, &usage->ru_utime, &usage->ru_stime, maxrss);
+	else
+		event(true, "exited", fmt, pid, end, &usage->ru_utime, &usage->ru_stime, maxrss);
+}
+
+void event_failed(int err, const char *text)
+{
+	event(true, "failed", ",\"errno\":%d,\"text\":%j", err, text);
+}
+
+void event_told(pid_t pid, const char *comm, int sig)
+{
+	event(false, "signalled", ",\"signal\":%j,\"pid\":%d,\"comm\":%j,\"scope\":\"stop\"", signal_name(sig), pid, comm);
 }
 
 void event_empty(void)
 {
-	event("empty", "");
+	event(true, "empty", "");
 }
 
 /* ---- our own words ---- */
 
-STARTUP static void native_started(pid_t command)
+static void native_started(pid_t command)
 {
 	say(2, "started %s as %d", cfg.command[0], command);
 }
 
-static void native_received(int sig)
+IDLE static void native_received(int sig)
 {
-	if (sig != SIGCHLD)
+	if (sig != SIGCHLD && cfg.verbose >= 3)
 		say(3, "received SIG%S", sig);
 }
 
@@ -336,9 +387,9 @@ static void native_forward_failed(int sig, int err)
 	say(0, "could not send SIG%S to %d (COMMAND): %e", sig, st.command, err);
 }
 
-static void native_reaped(pid_t pid, const char *comm, int status, bool is_command)
+IDLE static void native_reaped(pid_t pid, const char *comm, int status, bool is_command)
 {
-	if (is_command)
+	if (is_command || cfg.verbose < 2)
 		return;
 	if (WIFSIGNALED(status))
 		say(2, "reaped %d (%s), ended by SIG%S", pid, comm, WTERMSIG(status));

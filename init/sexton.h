@@ -13,12 +13,15 @@
  *   stop.c      stop signal, grace, SIGKILL, until nothing is left
  *   tree.c      who belongs to the tree, and a signal for each of them, once
  *   proc.c      parses /proc
+ *   owner.c     the owner at the other end of a socket: commands in, events out
+ *   contain.c   --contain: a PID namespace or a cgroup of the tree's own
  *   tty.c       the terminal's foreground and job control
  *   report.c    messages and events: never blocks, never fails
  */
 #ifndef SEXTON_H
 #define SEXTON_H
 
+#include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdarg.h>
@@ -36,6 +39,8 @@
 
 enum scope { SCOPE_CHILD, SCOPE_GROUP, SCOPE_TREE };
 enum on_exit { ON_EXIT_STOP, ON_EXIT_WAIT, ON_EXIT_LEAVE };
+enum on_owner_lost { LOST_STOP, LOST_KEEP, LOST_LEASE };
+enum contain { CONTAIN_SUBREAPER, CONTAIN_PIDNS, CONTAIN_CGROUP };
 
 enum exit_status {
 	EXIT_TIMED_OUT = 124,
@@ -71,7 +76,7 @@ struct user {
 };
 
 struct config {
-	const struct voice *voice;
+	struct voice voice;
 	const char *name;       /* what messages begin with */
 	char **command;         /* argv of COMMAND, NULL with --pause; command[-1] is ours to overwrite */
 	enum scope scope;
@@ -87,6 +92,11 @@ struct config {
 	int events;             /* descriptor, -1 = none */
 	int verbose;            /* QUIET, 0 warnings, 1 info, 2 debug, 3 trace */
 	bool pause;
+	int owner_fd;           /* a connected unix socket, -1 = none */
+	const char *listen;     /* where an owner may connect, or NULL */
+	int64_t lease;          /* nanoseconds, NEVER = none */
+	enum on_owner_lost on_owner_lost;
+	enum contain contain;
 	bool subreaper;         /* become one where we are not PID 1 */
 	/* what only the drop-in personalities want */
 	bool new_session;       /* setsid for COMMAND instead of setpgid (dumb-init) */
@@ -110,6 +120,7 @@ enum phase {
 	WAITING,  /* COMMAND ended, --on-exit wait */
 	STOPPING, /* the stop signal is out, the grace time runs */
 	KILLING,  /* SIGKILL is out */
+	EMPTY,    /* nothing is left, but an owner may still come for the exit status */
 	DONE,
 };
 
@@ -125,19 +136,15 @@ struct state {
 	bool command_ended;     /* just now: not yet acted on */
 	uint64_t watched;       /* the signals that are blocked and waited for */
 	bool timed_out, stop_asked, drained, terminal;
+	bool owner_gone;        /* just now: not yet acted on */
 	int urgent;             /* INT and TERM received */
 	struct rusage rusage;   /* COMMAND's, with what it waited for */
-	int64_t drain_at, stop_timeout_at, timeout_at, grace_at, give_up_at; /* CLOCK_MONOTONIC, ns */
+	int64_t drain_at, stop_timeout_at, timeout_at, grace_at, give_up_at, lease_at; /* CLOCK_MONOTONIC, ns */
 	siginfo_t held;         /* the stop signal that waits for the drain */
 };
 
-/*
- * Code and text that only starting needs lie together, and main() gives their pages back before the loop: an idle
- * sexton-init is small. Nothing that runs in the loop may be marked, nor call what is marked; a test reads the machine
- * code for that.
- */
-#define STARTUP __attribute__((section("startup"), noinline))
-#define STARTUP_TEXT __attribute__((section("startup_text")))
+/* What runs while nothing happens but orphans to bury: kept together, so that the rest need not stay in memory. */
+#define IDLE __attribute__((section("idle")))
 
 extern struct config cfg;
 extern struct state st;
@@ -172,7 +179,7 @@ int command_start(char **envp, uint64_t mask, const struct sigaction *chld);
 /* loop.c */
 int64_t now_ns(void);
 void loop(void);
-void signal_command(int sig, const siginfo_t *info, enum scope scope);
+int signal_command(int sig, const siginfo_t *info, enum scope scope); /* 0, or the errno */
 
 /* reap.c */
 bool reap(void); /* buries all who are dead; true if there was one */
@@ -219,7 +226,7 @@ struct sweep {
 	const siginfo_t *info;  /* a queued value to keep, or NULL */
 	pid_t group;            /* only members of this process group; 0 = all */
 	bool mark;              /* remember who got it; nobody gets it again */
-	bool stopped;           /* only those in state T */
+	bool sent;              /* they all have it already, by kill(-1): only tell of it, and continue the stopped */
 	bool later;             /* not the first sweep of this stop: only children of ours that are new to us */
 	struct names *killed;   /* SIGKILL: whom it reached, or NULL */
 	uint64_t began;         /* ticks: when this stop began */
@@ -227,6 +234,7 @@ struct sweep {
 int tree_signal(const struct sweep *sweep); /* how many live processes it saw; sig 0 only marks */
 void tree_mark(const struct proc_stat *stat);
 bool tree_told_anyone(void);
+bool tree_atomic(void);
 void tree_forget(void);
 int tree_names(struct names *names);        /* who is alive; returns how many */
 int tree_strangers(pid_t *pids, int max);   /* who is alive and no child of ours */
@@ -239,6 +247,7 @@ void tty_command_stopped(int sig);
 void tty_continued(void);
 void tty_suspend_self(void);
 int tty_descriptor(void);   /* ours, or -1 */
+int above_stdio(int fd);    /* fd, moved out of the way of 0, 1 and 2 if they were closed */
 
 /* report.c */
 void say(int level, const char *fmt, ...);    /* to stderr, with the name before it and the line's end; see vformat() */
@@ -250,9 +259,32 @@ void event_signalled(int sig, pid_t pid, enum scope scope);
 void event_reaped(pid_t pid, const char *comm, int status, bool adopted);
 void event_stopping(const char *why, int left);
 void event_killed(pid_t pid, const char *comm);
-void event_exited(pid_t pid, int status);
+void event_exited(pid_t pid, int status, bool again); /* again: only to the owner, who is new */
+void event_told(pid_t pid, const char *comm, int sig);  /* the stop signal, to one process */
+void event_failed(int err, const char *text);
+void event_to_owner(const char *name, const char *fmt, ...);
 void event_empty(void);
 bool reporting(void);                         /* somebody wants names of the reaped */
+
+/* owner.c */
+
+bool owner_start(void);                                       /* false: said why */
+void owner_leave_stdio(void);                                 /* COMMAND runs: its pipes are not ours to hold */
+void owner_let_go(void);                                      /* in a process that is not the guard */
+bool owner_connected(void);
+void owner_line(const char *line, size_t len, bool keep);     /* keep: must not be lost */
+int owner_poll(struct pollfd fds[2]);                         /* how many it waits for */
+void owner_ready(const struct pollfd *fds, int n);
+bool owner_may_come(void);                                    /* the tree is empty: wait for somebody to tell? */
+void owner_end(void);                                         /* tells what is untold yet, and leaves no socket behind */
+int owner_descriptors(int fds[2]);
+
+/* contain.c */
+int contain_start(void);                                      /* -1: go on; else the exit status */
+const char *contain_directory(void);                          /* the cgroup's, or "" */
+bool contain_join(void);                                      /* in the child; false: errno */
+void contain_kill(void);
+void contain_end(void);
 
 /* help.c */
 extern const char help_text[];

@@ -23,7 +23,7 @@ static const struct {
 	uint8_t sig;
 } aliases[] = { { "POLL", SIGIO }, { "IOT", SIGABRT }, { "CLD", SIGCHLD } };
 
-STARTUP int signal_number(const char *text)
+int signal_number(const char *text)
 {
 	unsigned n;
 	if (parse_number(text, NSIG_MAX, &n))

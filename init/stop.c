@@ -54,10 +54,12 @@ void stop_begin(const char *why)
 	st.grace_at = after(cfg.grace);
 	began = proc_ticks();
 	int left = 0;
-	if (st.pid1 && (!st.proc || !tree_told_anyone())) {
-		kill(-1, cfg.stop_signal); /* atomic: nobody is missed */
+	if (tree_atomic() && (!st.proc || !tree_told_anyone())) {
+		if (st.proc && reporting())
+			left = tree_names(&names);
+		kill(-1, cfg.stop_signal);
 		if (st.proc)
-			left = tree_signal(&(struct sweep){ .sig = SIGCONT, .stopped = true });
+			tree_signal(&(struct sweep){ .sig = cfg.stop_signal, .sent = true });
 	} else if (st.proc) {
 		left = tell(false);
 	} else if (st.group) {
@@ -76,10 +78,11 @@ void kill_begin(const char *why)
 		event_stopping(why, st.proc && reporting() ? tree_names(&names) : 0);
 	st.phase = KILLING;
 	st.grace_at = st.timeout_at = st.stop_timeout_at = st.drain_at = NEVER;
-	st.give_up_at = after(GIVE_UP);
+	st.give_up_at = after(st.proc || st.pid1 || st.group ? GIVE_UP : 0);
 	tree_forget();
 	if (st.proc)
 		kill_all(false);
+	contain_kill();
 	if (st.pid1)
 		kill(-1, SIGKILL); /* atomic: whoever forked meanwhile too */
 	else if (!st.proc && st.group)

@@ -199,7 +199,7 @@ int tini_arguments(int argc, char **argv)
 	struct flags flags = { .argv = argv, .table = table, .next = 1 };
 
 	cfg.name = "tini";
-	cfg.voice = &voice;
+	cfg.voice = voice;
 	cfg.prepare = prepare;
 	cfg.scope = SCOPE_CHILD;
 	cfg.on_exit = ON_EXIT_LEAVE;

@@ -11,6 +11,7 @@
 #include "sexton.h"
 
 #include <errno.h>
+#include <linux/capability.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -170,40 +171,40 @@ static void list_by_ppid(struct pids *out)
 	pids_free(&parent);
 }
 
+/* One of the queue. Between its listing and this look it may have been buried, and its number given to a stranger. */
+static void walk_one(const struct walk *walk, pid_t pid, bool by_ppid, struct pids *queue, struct set *seen)
+{
+	struct member member;
+	const struct entry *entry = set_find(&told, pid), *parent;
+	if ((walk->news && entry && entry->pid) || !look(pid, walk->hold, &member))
+		return;
+	parent = set_find(seen, member.stat.ppid);
+	if ((member.stat.ppid == st.self || (parent && parent->pid)) && !dead(&member.stat) && !set_has(seen, pid, member.stat.start)) {
+		set_add(seen, pid, member.stat.start, 0);
+		if (walk->signal_first)
+			walk->visit(&member, walk->arg);
+		if (!by_ppid)
+			proc_children(pid, member.stat.threads, queue);
+		if (!walk->signal_first)
+			walk->visit(&member, walk->arg);
+	}
+	leave(&member);
+}
+
+/* Who dies under our eyes leaves its children to us: so our own children are listed again until there is nobody new. */
 static void walk_descendants(const struct walk *walk)
 {
 	struct pids queue = { 0 };
 	struct set seen = { 0 };
-	bool by_ppid = !proc_children(st.self, 1, &queue);
-	if (by_ppid)
-		list_by_ppid(&queue);
-	for (size_t i = 0; i < queue.n; i++) {
-		pid_t pid = queue.pid[i];
-		struct member member;
-		if (walk->news) {
-			const struct entry *entry = set_find(&told, pid);
-			if (entry && entry->pid)
-				continue;
-		}
-		if (!look(pid, walk->hold, &member))
-			continue;
-		/* Between the list and the look it may have been buried, and its number given to a stranger. */
-		bool ours = member.stat.ppid == st.self;
-		if (!ours) {
-			const struct entry *parent = set_find(&seen, member.stat.ppid);
-			ours = parent && parent->pid;
-		}
-		if (ours && !dead(&member.stat) && !set_has(&seen, pid, member.stat.start)) {
-			set_add(&seen, pid, member.stat.start, 0);
-			if (walk->signal_first)
-				walk->visit(&member, walk->arg);
-			if (!by_ppid)
-				proc_children(pid, member.stat.threads, &queue);
-			if (!walk->signal_first)
-				walk->visit(&member, walk->arg);
-		}
-		leave(&member);
-	}
+	size_t known, next = 0;
+	do {
+		known = seen.n;
+		bool by_ppid = !proc_children(st.self, 1, &queue);
+		if (by_ppid)
+			list_by_ppid(&queue);
+		for (; next < queue.n; next++)
+			walk_one(walk, queue.pid[next], by_ppid, &queue, &seen);
+	} while (seen.n > known);
 	set_clear(&seen);
 	pids_free(&queue);
 }
@@ -259,7 +260,7 @@ static void send_visit(const struct member *member, void *arg)
 	const struct sweep *sweep = sending->sweep;
 	const struct proc_stat *stat = &member->stat;
 	sending->live++;
-	if ((sweep->group && stat->pgrp != sweep->group) || (sweep->stopped && stat->state != 'T'))
+	if (sweep->group && stat->pgrp != sweep->group)
 		return;
 	if (sweep->mark) {
 		if (set_has(&told, stat->pid, stat->start))
@@ -271,7 +272,7 @@ static void send_visit(const struct member *member, void *arg)
 	}
 	if (!sweep->sig)
 		return;
-	if (send_to(member, sweep->sig, sweep->info) != 0) {
+	if (!sweep->sent && send_to(member, sweep->sig, sweep->info) != 0) {
 		if (errno == EPERM)
 			say(0, "may not send SIG%S to %d (%s): it belongs to another user; give sexton-init CAP_KILL", sweep->sig,
 			    stat->pid, stat->comm);
@@ -281,9 +282,10 @@ static void send_visit(const struct member *member, void *arg)
 		if (sweep->killed)
 			list_add(sweep->killed, stat);
 		event_killed(stat->pid, stat->comm);
-	} else if (sweep->mark && stat->state == 'T') {
-		/* A stopped process acts on the stop signal only when it goes on. */
-		send_to(member, SIGCONT, NULL);
+	} else if (sweep->mark || sweep->sent) {
+		event_told(stat->pid, stat->comm, sweep->sig);
+		if (stat->state == 'T')
+			send_to(member, SIGCONT, NULL); /* stopped, it acts on the stop signal only when it goes on */
 	}
 }
 
@@ -308,6 +310,14 @@ int tree_names(struct names *names)
 	*names = (struct names){ 0 };
 	walk(&(struct walk){ .visit = name_visit, .arg = names });
 	return names->live;
+}
+
+/* May kill(-1) stand for a walk? As PID 1, if nobody can refuse us: it does not say that somebody did. */
+bool tree_atomic(void)
+{
+	struct __user_cap_header_struct header = { _LINUX_CAPABILITY_VERSION_3, 0 };
+	struct __user_cap_data_struct caps[2] = { { 0 } };
+	return st.pid1 && (!st.proc || (syscall(SYS_capget, &header, caps) == 0 && caps[0].effective & 1u << CAP_KILL));
 }
 
 struct strangers {

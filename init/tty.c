@@ -16,6 +16,15 @@
 static int tty = -1;      /* the controlling terminal, or -1 */
 static bool foreground;   /* we had it when we started */
 
+int above_stdio(int fd)
+{
+	if (fd < 0 || fd > 2)
+		return fd;
+	int moved = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+	close(fd);
+	return moved;
+}
+
 static pid_t tty_group(int fd)
 {
 	int group;
@@ -26,7 +35,7 @@ static pid_t tty_group(int fd)
  * As PID 1 of a namespace whose group leader stayed outside, our group and the terminal's both read 0. Then a read asks
  * the kernel itself: with SIGTTIN blocked, one from the background fails with EIO, and one of no bytes takes nothing.
  */
-STARTUP static bool reads_as_foreground(void)
+static bool reads_as_foreground(void)
 {
 	int fd = open("/dev/tty", O_RDWR | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
 	if (fd < 0)
@@ -37,14 +46,14 @@ STARTUP static bool reads_as_foreground(void)
 	return !background;
 }
 
-STARTUP void tty_start(void)
+void tty_start(void)
 {
 	pid_t group = -1;
 	for (int fd = 0; fd <= 2 && tty < 0; fd++)
 		if ((group = tty_group(fd)) >= 0)
 			tty = fd;
 	if (tty < 0) {
-		tty = open("/dev/tty", O_RDWR | O_NOCTTY | O_CLOEXEC);
+		tty = above_stdio(open("/dev/tty", O_RDWR | O_NOCTTY | O_CLOEXEC));
 		if (tty >= 0)
 			group = tty_group(tty);
 	} else {

@@ -13,7 +13,7 @@
 
 typedef bool visit_fn(char *field[FIELDS], void *arg);
 
-STARTUP static bool visit_line(char *line, visit_fn *visit, void *arg)
+static bool visit_line(char *line, visit_fn *visit, void *arg)
 {
 	char *field[FIELDS] = { line }, *end = line + strlen(line);
 	for (int f = 1; f < FIELDS; f++) {
@@ -29,7 +29,7 @@ STARTUP static bool visit_line(char *line, visit_fn *visit, void *arg)
  * Calls visit with the fields of each line of a colon-separated file until it says true; false: none did.
  * A line too long for the buffer is passed over.
  */
-STARTUP static bool each_line(const char *path, visit_fn *visit, void *arg)
+static bool each_line(const char *path, visit_fn *visit, void *arg)
 {
 	char line[LINE], block[512];
 	size_t used = 0;
@@ -67,13 +67,13 @@ struct wanted {
 	char login[64];
 };
 
-STARTUP static bool matches(const struct wanted *wanted, char *field[FIELDS])
+static bool matches(const struct wanted *wanted, char *field[FIELDS])
 {
 	unsigned id;
 	return strcmp(field[0], wanted->name) == 0 || (wanted->numeric && parse_number(field[2], UINT32_MAX - 1, &id) && id == wanted->id);
 }
 
-STARTUP static bool passwd_line(char *field[FIELDS], void *arg)
+static bool passwd_line(char *field[FIELDS], void *arg)
 {
 	struct wanted *wanted = arg;
 	unsigned uid, gid;
@@ -86,7 +86,7 @@ STARTUP static bool passwd_line(char *field[FIELDS], void *arg)
 	return true;
 }
 
-STARTUP static bool group_line(char *field[FIELDS], void *arg)
+static bool group_line(char *field[FIELDS], void *arg)
 {
 	struct wanted *wanted = arg;
 	unsigned gid;
@@ -96,7 +96,7 @@ STARTUP static bool group_line(char *field[FIELDS], void *arg)
 	return true;
 }
 
-STARTUP static bool member_line(char *field[FIELDS], void *arg)
+static bool member_line(char *field[FIELDS], void *arg)
 {
 	struct wanted *wanted = arg;
 	struct user *user = wanted->user;
@@ -112,14 +112,14 @@ STARTUP static bool member_line(char *field[FIELDS], void *arg)
 	return false;
 }
 
-STARTUP static struct wanted want(const char *name, struct user *user)
+static struct wanted want(const char *name, struct user *user)
 {
 	struct wanted wanted = { .name = name, .user = user };
 	wanted.numeric = parse_number(name, UINT32_MAX - 1, &wanted.id);
 	return wanted;
 }
 
-STARTUP const char *user_resolve(const char *spec, struct user *user)
+const char *user_resolve(const char *spec, struct user *user)
 {
 	static char name[128];
 	const char *colon = strchr(spec, ':');
@@ -158,7 +158,7 @@ STARTUP const char *user_resolve(const char *spec, struct user *user)
  * In the vforked child: the kernel's own calls, since those of the C library would change our other threads, if we had
  * any. Verified: what was given up must not come back.
  */
-STARTUP bool user_become(const struct user *user)
+bool user_become(const struct user *user)
 {
 	uid_t ruid, euid, suid;
 	gid_t rgid, egid, sgid;

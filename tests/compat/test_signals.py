@@ -5,15 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import time
 from contextlib import ExitStack
 from dataclasses import replace
 
 import pytest
 
-from tests.compat.troop import MARKER, Troop, muster
+from tests.compat.troop import MARKER, Troop, await_state, muster
 from tests.compat.twins import Outcome, Side, Twins
-from tests.support.lines import DEADLINE
 from tests.support.monsters import await_notes
 from tests.support.processes import stat
 from tests.support.running import Place
@@ -106,20 +104,12 @@ def test_a_terminal_stop_is_forwarded_or_swallowed(twins: Twins, init: str, sig:
     assert ours == peer
 
 
-def await_state(pid: int, wanted: str) -> None:
-    """Look until the process is in that state: nobody tells a stranger of a stop."""
-    until = time.monotonic() + DEADLINE
-    while (state := stat(pid).state) not in wanted:
-        assert time.monotonic() < until, f"process {pid} is {state}, not {wanted}"
-        os.sched_yield()
-
-
 def stop_and_go(side: Side, init: str, sig: int, stopped: list[str]) -> dict[str, list[int]]:
     """Stop a dumb-init that is not PID 1, wait until the members named have stopped, and continue: what they got."""
     with ExitStack() as stack:
         troop = muster(side, init, Place.BESIDE, stack)
         troop.send(sig)
-        await_state(troop.run.init.pid, "T")
+        await_state(troop.init.pid, "T")
         for label in stopped:
             await_state(troop.members[label].pid, "T")
         troop.send(signal.SIGCONT)
@@ -153,7 +143,7 @@ def test_as_pid_1_dumb_init_stops_its_children_only(twins: Twins, sig: int) -> N
             troop.send(sig)
             for label in ("main", "kid"):
                 await_state(troop.members[label].pid, "T")
-            assert stat(troop.run.init.pid).state in "SR"
+            assert stat(troop.init.pid).state in "SR"
             troop.send(signal.SIGCONT)
             troop.settle()
             assert troop.got() == {"main": [signal.SIGCONT], "kid": [signal.SIGCONT], "far": []}
@@ -166,7 +156,7 @@ RECEIVED_SIGCHLD = "[DEBUG tini (PID)] Received SIGCHLD\n"
 def own_end(side: Side, init: str, statement: str, sig: int, place: Place) -> Outcome:
     """Send a signal to the init over a command that ends of it."""
     with ExitStack() as stack:
-        troop = muster(side, init, place, stack, [f"as main {statement}"], 1)
+        troop = muster(side, init, place, stack, statements=[f"as main {statement}"], ready=1)
         troop.send(sig)
         return troop.wait()
 
@@ -213,8 +203,8 @@ def test_what_is_told_of_a_signal(twins: Twins, init: str, sig: int) -> None:
 def queue(side: Side, init: str) -> int | None:
     """Queue a value to the init: the one that COMMAND gets."""
     with ExitStack() as stack:
-        troop = muster(side, init, Place.BESIDE, stack, ["as main stubborn"], 1)
-        words = ["kill", "--queue", "42", "--signal", str(int(MARKER)), str(troop.run.init.pid)]
+        troop = muster(side, init, Place.BESIDE, stack, statements=["as main stubborn"], ready=1)
+        words = ["kill", "--queue", "42", "--signal", str(int(MARKER)), str(troop.init.pid)]
         subprocess.run(["/usr/bin/env", *words], check=True, timeout=30)
         note = await_notes(troop.log, "got")[-1]
         troop.end()
@@ -231,7 +221,7 @@ def forbidden(side: Side, init: str, stack: ExitStack) -> Troop:
     """An init without CAP_KILL over a command of another user, sent a TERM."""
     without = ("setpriv", "--bounding-set=-kill", "--inh-caps=-kill")
     words = f"{init} setpriv --reuid=65534 --clear-groups --"
-    troop = muster(side, words, Place.PID1, stack, ["as main stubborn"], 1, before=without)
+    troop = muster(side, words, Place.PID1, stack, statements=["as main stubborn"], ready=1, before=without)
     troop.send(signal.SIGTERM)
     return troop
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
 from tests.compat.twins import Case, Outcome, Side
-from tests.support.lines import Pipe
+from tests.support.lines import DEADLINE, Pipe
 from tests.support.monsters import Note, await_notes, join, parse
 from tests.support.processes import Handle, children, stat
 from tests.support.running import Place, Result, Running
@@ -23,19 +25,23 @@ DIRECT = signal.SIGRTMAX - 1
 FAMILY = ("as kid fork stubborn", "as far fork setsid stubborn", "await 2", "as main stubborn")
 """COMMAND, a child in its group, and one in another session."""
 
+PATIENT = ["sh", "-c", '"$@"; echo "over $?"; read go', "sh"]
+"""A plain init that stays when the one under test has ended, until it is told to go."""
+
 
 @dataclass
 class Troop:
     """A family that is ready; what its members have got so far is in `notes`."""
 
     run: Running
+    init: Handle
     log: Pipe
     members: dict[str, Handle]
     notes: list[Note] = field(default_factory=list)
 
     def send(self, sig: int) -> None:
         """Send it to the init."""
-        self.run.send(sig)
+        self.init.send(sig)
 
     def await_got(self, label: str, sig: int) -> None:
         """Wait until that member has got that signal."""
@@ -77,17 +83,36 @@ class Troop:
         return sum(note.word == "left" for note in self.notes)
 
 
+def await_that(what: str, condition: Callable[[], object]) -> None:
+    """Look until it is so: of some states of a stranger nobody tells."""
+    until = time.monotonic() + DEADLINE
+    while not condition():
+        assert time.monotonic() < until, f"within {DEADLINE} s not: {what}"
+        os.sched_yield()
+
+
+def await_state(pid: int, wanted: str) -> None:
+    """Look until the process is in one of those states (a letter each)."""
+    await_that(f"process {pid} in state {wanted}", lambda: stat(pid).state in wanted)
+
+
 def muster(
     side: Side,
     init: str,
     place: Place,
     stack: ExitStack,
+    *,
     statements: Iterable[str] = FAMILY,
     ready: int = 3,
     before: tuple[str, ...] = (),
+    host: Sequence[str] = (),
+    deeper: int = 0,
     **how: Any,
 ) -> Troop:
-    """Start the family under `init` ("TINI_VERBOSITY=3 tini -g --") and wait until each member is ready."""
+    """Start the family under `init` ("TINI_VERBOSITY=3 tini -g --") and wait until each member is ready.
+
+    `deeper` is how many processes `before` puts between the place and the init.
+    """
     log = Pipe("the family's log")
     stack.callback(log.close)
     words = " ".join(f"'{word}'" for word in join(*statements))
@@ -95,15 +120,19 @@ def muster(
     run = side.start(
         case,
         stack,
-        host=[str(side.monster), str(log.write_fd), "host"],
+        host=host or [str(side.monster), str(log.write_fd), "host"],
         **{"stdin": subprocess.DEVNULL, "pipes": [log]} | how,
     )
     notes = await_notes(log, "ready", ready)
-    return Troop(run, log, {"main": run.command} | _relatives(run), notes)
+    init_pid = run.init.pid
+    for _ in range(deeper):
+        [init_pid] = children(init_pid)
+    main = run.handle(next(pid for pid in children(init_pid) if stat(pid).comm == "monster"))
+    return Troop(run, run.handle(init_pid), log, {"main": main} | _relatives(run, main.pid), notes)
 
 
-def _relatives(run: Running) -> dict[str, Handle]:
-    main = stat(run.command.pid)
+def _relatives(run: Running, main_pid: int) -> dict[str, Handle]:
+    main = stat(main_pid)
     found = {}
     for pid in children(main.pid):
         near = stat(pid).session == main.session

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -51,6 +52,13 @@ def placed(request: pytest.FixtureRequest) -> Mode:
     """As PID 1 or not, with /proc."""
     found: Mode = request.param
     return found
+
+
+@pytest.fixture
+def root() -> None:
+    """For tests that need more than one user, or to mount: a user namespace of our own maps one user only."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root: more than one user")
 
 
 @pytest.fixture

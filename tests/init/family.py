@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,9 @@ class Mode:
     def __str__(self) -> str:
         return f"{self.place.value}-{self.proc.value}"
 
+
+GIVE_UP = 9.5
+"""Seconds: after 10 s sexton-init stops waiting for those it has killed; no test has a reason to come to that."""
 
 PID1 = Mode(Place.PID1)
 BESIDE = Mode(Place.BESIDE)
@@ -85,8 +89,11 @@ class Family:
         result = self.run.wait(deadline)
         notes = self.notes + rest_of(self.log)
         self.stream.rest()
-        lines = self.stream.seen.decode().splitlines()
-        return Ending(result.code, result.out, result.err, notes, events(lines))
+        found = events(self.stream.seen.decode().splitlines())
+        times = [event["time"] for event in found if "time" in event]
+        gaps = [after - before for before, after in itertools.pairwise(times)]
+        assert max(gaps, default=0) < GIVE_UP, f"sexton-init gave up waiting for somebody: {found}"
+        return Ending(result.code, result.out, result.err, notes, found)
 
 
 class Starter:
@@ -103,35 +110,50 @@ class Starter:
         options: str | Sequence[str],
         *statements: str,
         command: Sequence[str | Path] = (),
+        without_us: bool = False,
         env: Mapping[str, str] | None = None,
         stdin: int | None = subprocess.DEVNULL,
         before: Sequence[str | Path] = (),
         init: Path | None = None,
         report: bool = True,
-        preexec: Callable[[], None] | None = None,
+        stdout: int = subprocess.PIPE,
+        stderr: int = subprocess.PIPE,
+        fds: Sequence[int] = (),
     ) -> Family:
-        """Start `sexton-init OPTIONS -- monster LOG STATEMENTS`, or `command`; `before` is put before sexton-init."""
+        """Start `sexton-init OPTIONS -- monster LOG STATEMENTS`, or `command`.
+
+        `before` is put before sexton-init; its words MONSTER and LOG become the program and its log.
+        `without_us`: the command alone, to compare with.
+        """
         log, stream = Pipe("the monsters' log"), Pipe("the events")
         self.stack.callback(log.close)
         self.stack.callback(stream.close)
-        words = options.split() if isinstance(options, str) else list(options)
+        words: list[str | Path] = list(options.split() if isinstance(options, str) else options)
         if report:
             words = ["--events", str(stream.write_fd), *words]
         if statements:
             command = [self.monster, str(log.write_fd), *join(*statements)]
+        if command:
+            words += ["--", *command]
+        names: dict[str | Path, str | Path] = {"MONSTER": self.monster, "LOG": str(log.write_fd)}
         run = start(
-            [*before, init or self.init, *words, *(["--", *command] if command else [])],
+            [
+                *(names.get(word, word) for word in before),
+                *(command if without_us else [init or self.init, *words]),
+            ],
             place=mode.place,
             proc=mode.proc,
             host=[self.monster, str(log.write_fd), "host"],
             env=env,
             stdin=stdin,
             pipes=[log, stream],
-            preexec=preexec,
+            stdout=stdout,
+            stderr=stderr,
+            fds=fds,
         )
         self.stack.enter_context(run)
         return Family(run, log, stream)
 
-    def plain(self, *words: str | Path, env: Mapping[str, str] | None = None, **how: Any) -> Running:
+    def plain(self, *words: str | Path, before: Sequence[str | Path] = (), **how: Any) -> Running:
         """Start `sexton-init WORDS` as a plain child of the test: for what leaves no process behind."""
-        return self.stack.enter_context(start([self.init, *words], place=Place.HERE, env=env, **how))
+        return self.stack.enter_context(start([*before, self.init, *words], place=Place.HERE, **how))

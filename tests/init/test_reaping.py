@@ -93,12 +93,12 @@ def test_a_child_that_a_clone_made_without_sigchld_is_reaped(start: Starter, pla
     clone = {"x86_64": 56, "aarch64": 220}[os.uname().machine]
     script = (
         "import ctypes, os\n"
-        "def clone(): return ctypes.CDLL(None).syscall(%d, 0, 0, 0, 0, 0)\n"
+        f"def clone(): return ctypes.CDLL(None).syscall({clone}, 0, 0, 0, 0, 0)\n"
         "if clone() == 0:\n"
         "    clone()\n"
         "    os._exit(0)\n"
         "os._exit(5)\n"
-    ) % clone
+    )
     end = start(placed, "", command=[sys.executable, "-S", "-c", script]).end()
     assert end.code == 5
     assert end.left == []

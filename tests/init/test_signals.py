@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import signal
 from collections import Counter
 
 import pytest
 
 from tests.init.family import BESIDE, PID1, Ending, Family, Mode, Starter
+from tests.support import monsters
 from tests.support.monsters import Note
+from tests.support.processes import children
 from tests.support.running import Place, Proc
 
 NOT_FORWARDED = {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD, signal.SIGTTIN, signal.SIGTTOU, 32, 33}
@@ -214,8 +215,7 @@ def test_a_queued_signal_reaches_each_of_the_group_once_without_proc(start: Star
     family = start(mode, "--grace 0", "as member fork stubborn", "await 1", "as main stubborn")
     family.await_note("ready", 2)
     sigqueue(family.run.init.pid, signal.SIGRTMIN + 2, 4711)
-    counted(family, 2)
-    assert labels(finish(family).notes, signal.SIGRTMIN + 2) == {"main": 1, "member": 1}
+    assert labels(counted(family, 2), signal.SIGRTMIN + 2) == {"main": 1, "member": 1}
 
 
 def test_queued_signals_keep_their_number_and_order(start: Starter, placed: Mode) -> None:
@@ -227,18 +227,32 @@ def test_queued_signals_keep_their_number_and_order(start: Starter, placed: Mode
     finish(family)
 
 
+@pytest.mark.usefixtures("root")
 @pytest.mark.parametrize("scope", SCOPES)
-def test_a_signal_that_may_not_be_delivered_is_reported_and_survived(start: Starter, scope: str) -> None:
-    """sexton-init as nobody, without capabilities, over a COMMAND that became another user through a set-uid file."""
+def test_a_signal_that_may_not_be_delivered_is_reported_and_survived(start: Starter, placed: Mode, scope: str) -> None:
+    """sexton-init without CAP_KILL over a COMMAND of another user."""
     family = start(
-        PID1,
-        f"--signal {scope} --grace 0",
-        "as foreign stubborn",
-        before=["setpriv", "--bounding-set", "-kill", "--inh-caps", "-kill"],
-        preexec=None,
+        placed,
+        f"--signal {scope} --user 65534:65534 --grace 0",
+        "fork fork stubborn",
+        "await 1",
+        "stubborn",
+        before=["setpriv", "--bounding-set", "-kill"],
     )
-    family.await_note("ready")
-    finish(family)
+    family.await_note("ready", 2)
+    for _ in range(2):
+        family.send(signal.SIGUSR1)
+        assert family.run.err
+        message = family.run.err.line()
+        assert message is not None
+        assert "USR1" in message
+        assert "ermitted" in message or "may not" in message
+        assert str(family.notes[-1].pid) in message or str(family.notes[0].pid) in message
+    for child in children(family.run.init.pid):
+        family.run.handle(child).send(signal.SIGKILL)
+    end = family.end()
+    assert end.code == 137
+    assert not [note for note in end.notes if note.word == "got"]
 
 
 def test_the_signal_is_forwarded_while_a_drain_waits(start: Starter) -> None:
@@ -251,17 +265,9 @@ def test_the_signal_is_forwarded_while_a_drain_waits(start: Starter) -> None:
     finish(family)
 
 
-def test_a_signal_before_the_command_has_started_is_not_lost(start: Starter) -> None:
-    """The signal is sent as early as can be, while sexton-init is still being executed: blocked, it stays pending."""
-    mask = {signal.SIGUSR1}
-    family = start(
-        BESIDE,
-        "--grace 0",
-        command=["sh", "-c", 'trap "exit 21" USR1; echo up; while :; do read line || exit 3; done'],
-        preexec=lambda: signal.pthread_sigmask(signal.SIG_BLOCK, mask) and None,
-        stdin=-1,
-    )
-    assert family.run.out
-    assert family.run.out.line() == "up"
-    os.kill(family.run.command.pid, signal.SIGKILL)
-    family.end()
+def test_a_signal_before_the_command_has_started_is_not_lost(start: Starter, placed: Mode) -> None:
+    """It is pending, blocked, when sexton-init is executed: whoever sent it knows one process only."""
+    before = ["MONSTER", "LOG", *monsters.join("block 10", "block 36", "raise 10", "raise 36", "exec")]
+    family = start(placed, "--grace 0", "stubborn", before=before)
+    assert {note.signal for note in family.await_note("got", 2)} == {10, 36}
+    finish(family)

@@ -81,7 +81,7 @@ def test_zig_is_required_only_where_it_compiles(unpacked: Path, env: dict[str, s
 
 
 def test_a_dynamic_program_is_refused(output: Path, tmp_path: Path) -> None:
-    forgets = 'for a; do shift; [ "$a" = @init/ldflags ] || set -- "$@" "$a"; done; exec gcc "$@"'
+    forgets = 'for a; do shift; [ "$a" = @ldflags ] || set -- "$@" "$a"; done; exec gcc "$@"'
     said = build(output, SEXTON_CC=compiler(tmp_path, forgets))
     assert "linked dynamic" in said
     assert "SEXTON_CC=musl-gcc" in said

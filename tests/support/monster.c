@@ -8,14 +8,16 @@
  *
  * modifiers: times N, as LABEL, fork, daemon (double fork), setsid, group (own process group), chain N (N deep),
  *            thread (the rest runs in a thread, not the leader, which stays), pids (fork into a new PID namespace)
- * actions:   polite     logs each signal and ends at a stop signal (TERM INT QUIT HUP)
+ * actions:   polite     logs each signal and ends at a stop signal (TERM INT QUIT HUP, and 39, which queues)
  *            stubborn   logs each signal and stays
  *            ignore     ignores TERM INT QUIT HUP, and stays
  *            plain      default dispositions, stays
  *            stopped    stops itself; when continued, polite
  *            hold       waits for one byte on stdin
  *            await N    waits until N monsters have said that they are ready
- *            wait       waits for every child
+ *            wait       waits for every child; mourn: until each forked child is a zombie, and leaves it one
+ *            deny ERRNO     from now on, over exec too, the newer system calls fail so: an old kernel, or a strict seccomp
+ *            block SIG; disregard SIG (SIG_IGN); both stay so over exec
  *            exit N; die SIG (of it); raise SIG; say WORD; exec PROGRAM ARG...
  *            comet N    a process that is always another one: fork and exit, N times, then stays
  *            bomb N     every process forks on, until N were born, then all stay
@@ -25,22 +27,28 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <linux/filter.h>
 #include <linux/futex.h>
+#include <linux/seccomp.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 static int log_fd;
+static pid_t forked[4096]; /* by this process, for mourn */
+static int forks;
 static const char *label = "-";
 static struct {
 	int ready, born;
@@ -100,7 +108,7 @@ static _Noreturn void live(int ends)
 			note("got", " %d %d", sig, info.si_value.sival_int);
 		else
 			note("got", " %d -", sig);
-		if (ends && (sig == SIGTERM || sig == SIGINT || sig == SIGQUIT || sig == SIGHUP))
+		if (ends && (sig == SIGTERM || sig == SIGINT || sig == SIGQUIT || sig == SIGHUP || sig == 39))
 			_exit(0);
 	}
 }
@@ -179,6 +187,21 @@ static _Noreturn void host(char **argv)
 	_exit(code);
 }
 
+/* What kernels before 5.9 lack, or what an engine's old profile refuses. */
+static void deny(int err)
+{
+	const int calls[] = {SYS_pidfd_open, SYS_pidfd_send_signal, SYS_close_range, SYS_pwritev2, SYS_faccessat2};
+	enum { N = sizeof calls / sizeof *calls };
+	struct sock_filter code[N + 3] = {BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr))};
+	for (int i = 0; i < N; i++)
+		code[i + 1] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (unsigned)calls[i], N - i, 0);
+	code[N + 1] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
+	code[N + 2] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | (unsigned)err);
+	struct sock_fprog program = {N + 3, code};
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program))
+		fail("seccomp");
+}
+
 static char **statement(char **w);
 
 static void *thread_body(void *arg)
@@ -233,8 +256,12 @@ static char **statement(char **w)
 		statement(w + 1);
 		label = before;
 	} else if (IS("fork")) {
-		if (fork_or_fail() == 0)
+		pid_t pid = fork_or_fail();
+		if (pid == 0) {
+			forks = 0;
 			end_of_child(w);
+		}
+		forked[forks++ % 4096] = pid;
 	} else if (IS("daemon")) {
 		pid_t middle = fork_or_fail();
 		if (middle == 0) {
@@ -296,6 +323,17 @@ static char **statement(char **w)
 	} else if (IS("wait")) {
 		while (waitpid(-1, NULL, 0) > 0 || errno == EINTR)
 			;
+	} else if (IS("mourn")) {
+		siginfo_t info;
+		while (forks > 0)
+			waitid(P_PID, (id_t)forked[--forks], &info, WEXITED | WNOWAIT);
+	} else if (IS("block")) {
+		unsigned long bit = 1UL << (n - 1); /* the kernel's own call: libc keeps 32 and 33 back */
+		syscall(SYS_rt_sigprocmask, SIG_BLOCK, &bit, NULL, sizeof bit);
+	} else if (IS("deny")) {
+		deny(n);
+	} else if (IS("disregard")) {
+		signal(n, SIG_IGN);
 	} else if (IS("exit")) {
 		_exit(n);
 	} else if (IS("die")) {

@@ -116,12 +116,12 @@ class Running:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self.popen.poll() is None and self.place is not Place.HERE:
+            for pid in children(self.popen.pid):  # PID 1: --kill-child is lost when it changes its user
+                self.handle(pid)
+        for handle in self._handles:
+            handle.kill()
         if self.popen.poll() is None:
-            if self.place is not Place.HERE:
-                for pid in children(
-                    self.popen.pid
-                ):  # PID 1 itself: --kill-child alone is lost when it changes its user
-                    self.handle(pid).kill()
             self.popen.kill()
             self.popen.wait(DEADLINE)
         for closing in (
