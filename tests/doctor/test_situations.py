@@ -173,6 +173,7 @@ named("tracer"); say("ready"); hear()
 """
     with Scene(script, *INIT) as scene:
         scene.expect("ready")
+        scene.until(lambda _: scene.named("victim"))
         scene.kill("victim")
         finding = check(scene.diagnose(), "traced", culprit="tracer")
         assert "TracerPid" in str(finding.facts)

@@ -163,7 +163,8 @@ def wait_of(tid: int, call: proc.Syscall) -> Wait | None:
 
 def runtime(comm: str, exe: str, head: bytes) -> str:
     """What kind of program it is, by its name, its file's name and the mark of Go's linker."""
-    for name in (comm, exe):
+    # busybox is what it is called as.
+    for name in (comm, exe if exe != "busybox" else ""):
         if name.startswith("containerd-shim"):
             return "shim"
         if name in INITS:
