@@ -142,9 +142,7 @@ def test_tree_of_what_is_not_there() -> None:
 def test_it_fits_the_terminal(scene: Scene, columns: int, command: str) -> None:
     words = ("ps", "--pid", first(scene)) if command == "ps" else ("tree", first(scene))
     text = on_terminal(columns, *words, NO_COLOR="1")
-    body = text.splitlines()[:-1]
-    if command == "tree" or columns >= 60:  # narrower than its narrowest form no table can be
-        assert max(map(wide, body)) <= columns
+    assert max(map(wide, text.splitlines())) <= columns
     assert "\x1b" not in text
 
 
@@ -178,8 +176,9 @@ def test_tables_are_aligned_and_fit(rows: list[tuple[str, str]], width: int) -> 
     columns = [Column("A", elastic=True), Column("B", elastic=True), Column("N", right=True)]
     lines = list(table(columns, [((a, b, "1"), ()) for a, b in rows], Screen(width, color=False)))
     assert len(lines) == len(rows) + 1
-    assert max(map(wide, lines)) <= max(width, 8 + 2 + 8 + 2 + 1)
-    assert len({wide(line) for line in lines}) == 1
+    assert max(map(wide, lines)) <= width
+    if rows and width >= 8 + 2 + 8 + 2 + 1:
+        assert {line[-1] for line in lines} <= {"N", "1"}
 
 
 def test_sizes_and_spans() -> None:

@@ -82,9 +82,10 @@ def table(columns: Sequence[Column], rows: Iterable[tuple[Sequence[str], Sequenc
                 widths[at] = max(widths[at], wide(cell))
     if on.width:
         _fit(widths, columns, on.width)
-    yield on.paint(_line([column.title for column in columns], widths, columns), "bold")
-    for cells, styles in rows:
-        yield on.paint(_line(cells, widths, columns), *styles)
+    for cells, styles in [([column.title for column in columns], ("bold",)), *rows]:
+        line = _line(cells, widths, columns)
+        # What has no column left to give is cut at the edge.
+        yield on.paint(cut(line, on.width) if on.width else line, *styles)
 
 
 def _fit(widths: list[int], columns: Sequence[Column], width: int) -> None:

@@ -9,7 +9,7 @@ import click
 
 from sexton import proc
 from sexton.cli._scope import of_container, of_pid
-from sexton.cli._table import Column, plural, screen, size, span, table
+from sexton.cli._table import Column, cut, plural, screen, size, span, table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -110,7 +110,7 @@ CELLS: dict[str, Cell] = {
     "tracer": Cell(Column("TRACER", right=True), lambda p, v: _status(p, v, "tracer")),
     "exit-signal": Cell(Column("EXITSIG", right=True), lambda p, _: str(p.exit_signal)),
     "wchan": Cell(Column("WCHAN"), lambda p, v: _text(proc.wchan(p.pid, v.at.root))),
-    "container": Cell(Column("CONTAINER"), _container),
+    "container": Cell(Column("CONTAINER", elastic=True), _container),
     "name": Cell(Column("NAME", elastic=True), lambda p, _: proc.printable(p.comm)),
     "args": Cell(Column("COMMAND", elastic=True), _args),
     "what": Cell(Column("WHAT", elastic=True), _what),
@@ -162,7 +162,8 @@ def ps(
         _print_json(shown, counted, view)
         return
     shown = [process for process in shown if not process.kernel]
-    names = columns or (*_DEFAULT[:6], *(("container",) if view.containers else ()), *_DEFAULT[6:])
+    boxed = any(process.pid in view.containers for process in shown)
+    names = columns or (*_DEFAULT[:6], *(("container",) if boxed else ()), *_DEFAULT[6:])
     on = screen()
     rows = (
         (
@@ -172,7 +173,8 @@ def ps(
         for process in shown
     )
     print("\n".join(table([CELLS[name].column for name in names], rows, on)))
-    print(on.paint(_summary(counted, view), "dim"))
+    summary = _summary(counted, view)
+    print(on.paint(cut(summary, on.width) if on.width else summary, "dim"))
     for line in blind(at):
         print(line, file=sys.stderr)
 

@@ -46,7 +46,8 @@ def tree(*, root: str | None, as_json: bool) -> None:
     for one in roots:
         for line, styles in _draw(at, one):
             print(on.paint(cut(line, on.width) if on.width else line, *styles))
-    print(on.paint(_summary(family, depth), "dim"))
+    last = _summary(family, depth)
+    print(on.paint(cut(last, on.width) if on.width else last, "dim"))
     for line in blind(at):
         print(line, file=sys.stderr)
 
