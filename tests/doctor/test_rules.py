@@ -7,11 +7,13 @@ import inspect
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sexton import proc
 from sexton.doctor import model
 from sexton.doctor.diagnosis import diagnose
-from sexton.doctor.evidence import HOST_NAMESPACE, Evidence, Facts
+from sexton.doctor.evidence import HOST_NAMESPACE, Evidence, Facts, Wait
 from sexton.doctor.pages import pages
 from sexton.doctor.rules import BY_ID, ORDER
 
@@ -158,6 +160,61 @@ def test_16_the_machines_own_init_is_let_be() -> None:
     assert diagnose(evidence(machine)) == ()
     inner = Facts(process(9, "sleep", ppid=1), status(9, 1), namespace=77)
     assert [f.rule for f in diagnose(evidence(machine, inner))] == ["slow-stop"]
+
+
+MASKS = st.integers(0, 2**64 - 1)
+
+
+@st.composite
+def families(draw: st.DrawFn) -> Evidence:
+    """Any processes at all, of which anything may have been read."""
+    pids = draw(st.lists(st.integers(1, 40), min_size=1, max_size=12, unique=True))
+    known, briefs = {}, {}
+    everyone = {}
+    for pid in pids:
+        everyone[pid] = process(
+            pid,
+            draw(st.sampled_from(["sh", "node", "tini", "containerd-shim", "curl", "\udcff", "x)"])),
+            ppid=draw(st.sampled_from([0, *pids])),
+            state=draw(st.sampled_from("RSDZTtI")),
+            sid=draw(st.sampled_from([0, *pids])),
+            threads=draw(st.integers(1, 3)),
+            start=draw(st.integers(0, 10**6)),
+            flags=draw(st.sampled_from([0, proc.PF_EXITING, proc.PF_KTHREAD])),
+            exit_signal=draw(st.sampled_from([17, 0, -1])),
+        )
+        if draw(st.booleans()):
+            known[pid] = Facts(
+                everyone[pid],
+                draw(st.none() | st.builds(status, st.just(pid), st.integers(1, 2), caught=MASKS, blocked=MASKS)),
+                namespace=draw(st.integers(0, 2)),
+                wchan=draw(st.sampled_from(["", "zap_pid_ns_processes", "ext4_x"])),
+                frozen=draw(st.sampled_from(["", "/cg"])),
+                runtime=draw(st.sampled_from(["", "init", "shell", "node", "shim"])),
+                waits=draw(st.sampled_from([(), (Wait(1, any_child=True, pid=0), Wait(2, any_child=False, pid=3))])),
+                stdio=draw(st.sampled_from([(), ("", "pipe:[1]", "")])),
+            )
+        if draw(st.booleans()):
+            briefs[pid] = proc.Brief(0, draw(st.sampled_from([0, *pids])), draw(st.integers(1, 3)), 0, draw(MASKS))
+    at = proc.Snapshot(everyone, uptime=draw(st.floats(0, 1e5)))
+    scope = frozenset(draw(st.sets(st.sampled_from(pids))))
+    zombies = tuple(p for p in at.zombies() if p.pid in scope)
+    stuck = tuple(p for p in at if p.state == "D")
+    return Evidence(at=at, scope=scope, zombies=zombies, stuck=stuck, briefs=briefs, people=known)
+
+
+@given(families())
+def test_every_zombie_with_a_parent_that_is_known_is_explained_once(seen: Evidence) -> None:
+    """Whatever was seen, the rules do not fail, and none takes what another one has explained."""
+    found = diagnose(seen)
+    explained = [victim.pid for finding in found for victim in finding.victims if victim.zombie]
+    assert len(explained) == len(set(explained))
+    assert {z.pid for z in seen.zombies if z.ppid in seen.people} <= set(explained)
+    assert set(explained) <= {zombie.pid for zombie in seen.zombies}
+    for finding in found:
+        assert finding.what.isprintable()
+        assert finding.facts
+        assert finding.cures
 
 
 def test_cures_are_filled_in_and_those_that_fit_come_first() -> None:
