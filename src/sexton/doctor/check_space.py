@@ -197,7 +197,7 @@ class Space:
         """Give PID 1 so many orphans of that name, each of which lives the given life and ends."""
         parent = os.fork()
         if parent == 0:
-            with contextlib.suppress(OSError), open("/proc/self/comm", "w", encoding="ascii") as comm:
+            with contextlib.suppress(OSError), open("/proc/self/comm", "w", encoding="utf-8") as comm:
                 comm.write(name)
             _plain_signals()
             for _ in range(count):
@@ -241,7 +241,7 @@ def _enter_namespaces() -> None:
         why = "neither privilege nor user namespaces to make a PID namespace with"
         raise CannotStart(f"{why}: {error.strerror}") from error
     for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
-        with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
+        with open(f"/proc/self/{name}", "w", encoding="utf-8") as file:
             file.write(text)
 
 

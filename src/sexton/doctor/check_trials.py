@@ -139,23 +139,33 @@ def try_orphans(space: Space, seen: Seen) -> Seen:
     dying, dead = os.pipe()
     space.adopt(DEAD, leave_a_zombie, name)
     os.close(dead)
-    select.select([dying], [], [], REAP)  # its end: the last of them has ended
+    select.select([dying], [], [], REAP)  # its end: the last of them has ended, or is about to
+    seconds = _until_reaped(space, name, begin)
+    given = ORPHANS + BURST + 2 * DEAD
+    left = len(space.orphans(name)) if space.ended is None else 0
+    return _result(space, seen, begin)._replace(given=given, reaped=given - left, seconds=seconds)
+
+
+def _until_reaped(space: Space, name: str, begin: float) -> float:
+    """Wait for the end of every orphan, and of what they leave in their turn; how long it took."""
     waiting: set[int] = set()
+    known: set[int] = set()
 
     def over(fd: int) -> None:
         waiting.discard(fd)
         space.forget(fd)
 
-    for pid in space.orphans(name):
-        with contextlib.suppress(ProcessLookupError):
-            fd = os.pidfd_open(pid)
-            waiting.add(fd)
-            space.watch(fd, partial(over, fd), 0)  # POLLHUP is the reaping, since Linux 6.9
-    space.wait(lambda: not waiting or space.ended is not None, REAP)
-    seconds = time.monotonic() - begin
-    given = ORPHANS + BURST + 2 * DEAD
-    left = len(space.orphans(name)) if space.ended is None else 0
-    return _result(space, seen, begin)._replace(given=given, reaped=given - left, seconds=seconds)
+    while space.ended is None and (fresh := set(space.orphans(name)) - known):
+        known |= fresh
+        for pid in fresh:
+            with contextlib.suppress(ProcessLookupError):
+                fd = os.pidfd_open(pid)
+                waiting.add(fd)
+                space.watch(fd, partial(over, fd), 0)  # POLLHUP is the reaping, since Linux 6.9
+        left = begin + REAP - time.monotonic()
+        if not space.wait(lambda: not waiting or space.ended is not None, left):
+            break
+    return time.monotonic() - begin
 
 
 def try_stop(space: Space, seen: Seen, grace: float) -> Seen:
