@@ -99,16 +99,15 @@ def inject(
     return [found.get(zombie.pid, Outcome(zombie.pid, "refused", lost)) for zombie in zombies]
 
 
-def _work(
-    culprit: proc.Process, zombies: Sequence[proc.Process], answers: int, step: Callable[[str], None]
-) -> None:
+def _work(culprit: proc.Process, zombies: Sequence[proc.Process], answers: int, step: Callable[[str], None]) -> None:
     """In the process of its own: every zombie in turn, an answer a line."""
     _linux.set_pdeathsig(signal.SIGKILL)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
     gc.disable()  # no pause while the culprit stands still
+    # The stop is as long as this process has to wait for a processor, and it needs one for microseconds only.
     with contextlib.suppress(OSError):
-        os.nice(-20)  # the stop is as long as this process has to wait for a processor
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
     site: Site | None = None
     for zombie in zombies:
         try:
@@ -237,9 +236,7 @@ def _explain(culprit: proc.Process, error: OSError) -> str:
     if isinstance(own, proc.Status) and not own.cap_effective >> _CAP_SYS_PTRACE & 1:
         scope = proc.read("/proc/sys/kernel/yama/ptrace_scope")
         if isinstance(scope, bytes) and scope.strip() != b"0":
-            return (
-                f"{culprit.name}: Yama (ptrace_scope {scope.decode().strip()}) wants CAP_SYS_PTRACE for this"
-            )
+            return f"{culprit.name}: Yama (ptrace_scope {scope.decode().strip()}) wants CAP_SYS_PTRACE for this"
         return f"{culprit.name}: this takes CAP_SYS_PTRACE (root, or a container with --cap-add SYS_PTRACE)"
     if isinstance(own, proc.Status) and own.seccomp:
         return f"{culprit.name}: sexton's own seccomp filter forbids ptrace; run it on the host"
