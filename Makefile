@@ -73,9 +73,9 @@ build/sexton-init: $(PARTS) hatch_build.py | .venv/.build
 build/sexton-init-aarch64: $(PARTS) hatch_build.py | .venv/.build
 	SEXTON_TARGET=aarch64 $(BIN)/python hatch_build.py $@
 
-build/sexton-init-asan: $(PARTS)
+build/sexton-init-asan: $(PARTS) tests/sanitizers.c
 	@mkdir -p build
-	$(SANITIZER_CC) @init/cflags $(SANITIZE) $(DEFINE) $(SOURCES) -o $@.part
+	$(SANITIZER_CC) @init/cflags $(SANITIZE) $(DEFINE) $(SOURCES) tests/sanitizers.c -o $@.part
 	@mv $@.part $@
 
 wheels: .venv/.dev
@@ -103,7 +103,7 @@ check-c:
 	for file in $(SOURCES); do \
 	  gcc @init/cflags $(WARN) -Wlogical-op -Wduplicated-cond -fanalyzer $(DEFINE) -c $$file -o /dev/null || exit; done
 	cppcheck --quiet --std=c11 --enable=warning,style,performance,portability --inline-suppr --error-exitcode=1 \
-	  --suppress=unusedStructMember -D_GNU_SOURCE $(DEFINE) $(SOURCES)
+	  --suppress=unusedStructMember -D_GNU_SOURCE -D__x86_64__ $(DEFINE) $(SOURCES)
 	clang-tidy --quiet $(SOURCES) -- $$(cat init/cflags) $(DEFINE)
 	@wc -l $(SOURCES) $(wildcard init/*.h) | awk '$$2 != "total" && $$1 > 600 { print $$2 ": " $$1 " lines, split it"; bad = 1 } END { exit bad }'
 

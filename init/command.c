@@ -5,12 +5,12 @@
  * vfork: the child runs in our memory until it executes, so it is quick, and it tells what failed by writing it down.
  */
 #include "sexton.h"
+#include "sys.h"
 
 #include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -51,7 +51,7 @@ static void try_exec(char *path, char **envp)
 			cfg.command[0] = name;
 		}
 		errno = ENOEXEC;
-	} else if (errno == ENOENT && faccessat(AT_FDCWD, path, F_OK, 0) == 0) {
+	} else if (errno == ENOENT && CALL(SYS_faccessat, AT_FDCWD, path, F_OK, 0) == 0) {
 		failure.found = true; /* then it is its interpreter that is missing */
 		errno = ENOENT;
 	}
@@ -108,7 +108,7 @@ static void own_group(void)
 	}
 }
 
-static _Noreturn void child(char **envp, uint64_t mask, const struct sigaction *chld)
+static _Noreturn void child(char **envp, uint64_t mask, const struct disposition *chld)
 {
 	if (!contain_join())
 		fail("move into its cgroup");
@@ -117,12 +117,12 @@ static _Noreturn void child(char **envp, uint64_t mask, const struct sigaction *
 		fail("change the user of");
 	if (cfg.in_child)
 		cfg.in_child(envp);
-	sigaction(SIGCHLD, chld, NULL);
+	CALL(SYS_rt_sigaction, SIGCHLD, chld, NULL, sizeof mask);
 	if (cfg.reset_signals)
 		mask = 0;
 	for (int sig = 1; cfg.reset_signals && sig <= NSIG_MAX; sig++)
-		(void)signal(sig, SIG_DFL);
-	syscall(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, sizeof mask);
+		CALL(SYS_rt_sigaction, sig, &(struct disposition){ 0 }, NULL, sizeof mask);
+	CALL(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, sizeof mask);
 	exec_command(envp);
 	failure.failed = true;
 	_exit(EXIT_NOT_FOUND);
@@ -175,7 +175,7 @@ static char **with_home(char **envp, char **more)
 	return more;
 }
 
-static pid_t make_child(char **envp, uint64_t mask, const struct sigaction *chld)
+static pid_t make_child(char **envp, uint64_t mask, const struct disposition *chld)
 {
 	pid_t pid = vfork();
 	if (pid == 0)
@@ -183,7 +183,7 @@ static pid_t make_child(char **envp, uint64_t mask, const struct sigaction *chld
 	return pid;
 }
 
-int command_start(char **envp, uint64_t mask, const struct sigaction *chld)
+int command_start(char **envp, uint64_t mask, const struct disposition *chld)
 {
 	size_t n = 0;
 	while (envp[n])

@@ -6,6 +6,7 @@
  * cgroup: a cgroup v2 child of our own cgroup, ended by cgroup.kill.
  */
 #include "sexton.h"
+#include "sys.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -15,7 +16,6 @@
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -62,10 +62,10 @@ static int stand_outside(pid_t guard)
 {
 	siginfo_t info;
 	for (;;) {
-		int sig = (int)syscall(SYS_rt_sigtimedwait, &st.watched, &info, NULL, sizeof st.watched), status;
+		int sig = (int)CALL(SYS_rt_sigtimedwait, &st.watched, &info, NULL, sizeof st.watched), status;
 		if (sig > 0 && sig != SIGCHLD) {
 			if (info.si_code == SI_QUEUE)
-				syscall(SYS_rt_sigqueueinfo, guard, sig, &info);
+				CALL(SYS_rt_sigqueueinfo, guard, sig, &info);
 			else
 				kill(guard, sig);
 		}
@@ -78,7 +78,7 @@ static int stand_outside(pid_t guard)
 static bool tie_to_parent(int pipe_end)
 {
 	struct pollfd parent = { .fd = pipe_end, .events = 0 };
-	if (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0 || poll(&parent, 1, 0) != 0)
+	if (CALL(SYS_prctl, PR_SET_PDEATHSIG, SIGKILL) != 0 || poll(&parent, 1, 0) != 0)
 		return false;
 	close(pipe_end);
 	return true;
@@ -87,11 +87,11 @@ static bool tie_to_parent(int pipe_end)
 static int enter_pidns(void)
 {
 	int ends[2];
-	if (pipe2(ends, O_CLOEXEC) != 0 || !unshare_pid()) {
+	if (CALL(SYS_pipe2, ends, O_CLOEXEC) != 0 || !unshare_pid()) {
 		say(FATAL, "--contain: pidns cannot be had: %e", errno);
 		return EXIT_USAGE;
 	}
-	pid_t guard = fork();
+	pid_t guard = (pid_t)CALL(SYS_clone, SIGCHLD);
 	if (guard < 0) {
 		say(FATAL, "--contain: pidns cannot be had: %e", errno);
 		return EXIT_USAGE;
@@ -182,7 +182,7 @@ static int make_cgroup(void)
 		return EXIT_USAGE;
 	}
 	format(file, sizeof file, "%s/cgroup.kill", directory);
-	bool can_kill = faccessat(AT_FDCWD, file, W_OK, 0) == 0;
+	bool can_kill = CALL(SYS_faccessat, AT_FDCWD, file, W_OK, 0) == 0;
 	format(file, sizeof file, "%s/cgroup.procs", directory);
 	procs = can_kill ? above_stdio(open(file, O_WRONLY | O_CLOEXEC)) : -1;
 	if (procs >= 0)

@@ -5,6 +5,7 @@
  * its group, through the rewrite table. The debug lines are kept to the letter: scripts match them.
  */
 #include "drop_in.h"
+#include "sys.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -32,7 +33,7 @@ static void line(const char *fmt, ...)
 /* A session leader that gives its terminal up is sent HUP and CONT for it: COMMAND must not see those. */
 static void leave_terminal(void)
 {
-	if (ioctl(STDIN_FILENO, TIOCNOTTY) != 0) {
+	if (CALL(SYS_ioctl, STDIN_FILENO, TIOCNOTTY) != 0) {
 		DEBUG("Unable to detach from controlling tty (errno=%d %s).\n", errno, strerror(errno));
 	} else if (getsid(0) == getpid()) {
 		DEBUG("Detached from controlling tty, ignoring the first SIGHUP and SIGCONT we receive.\n");
@@ -45,7 +46,7 @@ static void leave_terminal(void)
 static void take_terminal(char **envp)
 {
 	(void)envp;
-	if (ioctl(STDIN_FILENO, TIOCSCTTY, 0) != 0)
+	if (CALL(SYS_ioctl, STDIN_FILENO, TIOCSCTTY, 0) != 0)
 		DEBUG("Unable to attach to controlling tty (errno=%d %s).\n", errno, strerror(errno));
 	DEBUG("setsid complete.\n");
 }

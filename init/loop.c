@@ -7,7 +7,6 @@
 
 #include <errno.h>
 #include <sys/signalfd.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -17,8 +16,8 @@
 
 IDLE int64_t now_ns(void)
 {
-	struct timespec t;
-	sys(SYS_clock_gettime, CLOCK_MONOTONIC, (long)&t, 0, 0, 0);
+	struct timespec t = { 0 };
+	sys(SYS_clock_gettime, CLOCK_MONOTONIC, (long)&t, 0, 0, 0, 0);
 	return t.tv_sec * NS_PER_S + t.tv_nsec;
 }
 
@@ -35,7 +34,7 @@ IDLE static int take_signal(siginfo_t *info, const struct timespec *timeout)
 {
 	int sig;
 	do
-		sig = (int)sys(SYS_rt_sigtimedwait, (long)&st.watched, (long)info, (long)timeout, sizeof st.watched, 0);
+		sig = (int)sys(SYS_rt_sigtimedwait, (long)&st.watched, (long)info, (long)timeout, sizeof st.watched, 0, 0);
 	while (sig == -EINTR);
 	return sig < 0 ? 0 : sig;
 }
@@ -45,10 +44,10 @@ IDLE static int take_signal_or_ready(siginfo_t *info, const struct timespec *tim
 {
 	static int signals = -1;
 	if (signals < 0)
-		signals = (int)syscall(SYS_signalfd4, -1, &st.watched, sizeof st.watched, SFD_CLOEXEC);
+		signals = (int)CALL(SYS_signalfd4, -1, &st.watched, sizeof st.watched, SFD_CLOEXEC);
 	fds[n] = (struct pollfd){ .fd = signals, .events = POLLIN };
 	struct timespec left = timeout ? *timeout : (struct timespec){ 0 }; /* the kernel writes into it */
-	if (sys(SYS_ppoll, (long)fds, n + 1, timeout ? (long)&left : 0, 0, 0) > 0)
+	if (sys(SYS_ppoll, (long)fds, n + 1, timeout ? (long)&left : 0, 0, 0, 0) > 0)
 		owner_ready(fds, owners);
 	return take_signal(info, &(struct timespec){ 0 });
 }
@@ -59,7 +58,7 @@ IDLE static int watch_strangers(struct pollfd *fds)
 	pid_t pids[STRANGERS];
 	int n = st.phase == STOPPING && st.alone && st.pid1 ? stop_strangers(pids, STRANGERS) : 0;
 	for (int i = 0; i < n; i++)
-		fds[i] = (struct pollfd){ .fd = (int)syscall(SYS_pidfd_open, pids[i], 0), .events = POLLIN };
+		fds[i] = (struct pollfd){ .fd = (int)CALL(SYS_pidfd_open, pids[i], 0), .events = POLLIN };
 	return n < 0 ? 0 : n;
 }
 
@@ -115,8 +114,8 @@ static int send_each(int sig, const siginfo_t *info, pid_t group)
 /* Linux 6.9 can queue for a whole group; older kernels, only for one process at a time. */
 static int queue_for_group(int sig, const siginfo_t *info)
 {
-	int fd = (int)syscall(SYS_pidfd_open, st.command, 0);
-	int result = fd < 0 ? -1 : (int)syscall(SYS_pidfd_send_signal, fd, sig, info, PIDFD_SIGNAL_PROCESS_GROUP);
+	int fd = (int)CALL(SYS_pidfd_open, st.command, 0);
+	int result = fd < 0 ? -1 : (int)CALL(SYS_pidfd_send_signal, fd, sig, info, PIDFD_SIGNAL_PROCESS_GROUP);
 	if (fd >= 0)
 		close(fd);
 	return result;
@@ -129,7 +128,7 @@ static int send_scope(int sig, const siginfo_t *queued, enum scope scope)
 	if (scope == SCOPE_TREE && st.proc)
 		return send_each(sig, queued, 0);
 	if (scope == SCOPE_CHILD || !st.group)
-		return queued ? (int)syscall(SYS_rt_sigqueueinfo, st.command, sig, queued) : kill(st.command, sig);
+		return queued ? (int)CALL(SYS_rt_sigqueueinfo, st.command, sig, queued) : kill(st.command, sig);
 	if (queued && queue_for_group(sig, queued) == 0)
 		return 0;
 	return queued && st.proc ? send_each(sig, queued, st.group) : kill(-st.group, sig);
@@ -300,6 +299,7 @@ IDLE static bool empty(void)
 IDLE static void turn(void)
 {
 	siginfo_t info;
+	info.si_code = info.si_pid = 0;
 	if (st.owner_gone) {
 		st.owner_gone = false;
 		stop_begin("owner");

@@ -3,11 +3,11 @@
 #include "sys.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -62,7 +62,7 @@ static uint64_t block_signals(uint64_t set)
 {
 	uint64_t before = 0;
 	st.watched = set;
-	syscall(SYS_rt_sigprocmask, SIG_SETMASK, &set, &before, sizeof before);
+	CALL(SYS_rt_sigprocmask, SIG_SETMASK, &set, &before, sizeof before);
 	return before;
 }
 
@@ -70,7 +70,7 @@ static bool watch_parent(pid_t parent)
 {
 	if (!cfg.pdeathsig)
 		return true;
-	if (prctl(PR_SET_PDEATHSIG, cfg.pdeathsig) != 0) {
+	if (CALL(SYS_prctl, PR_SET_PDEATHSIG, cfg.pdeathsig) != 0) {
 		say(FATAL, "--pdeathsig: %e", errno);
 		return false;
 	}
@@ -103,7 +103,7 @@ static void close_inherited(void)
 			if (keep[i] >= (int)from && (unsigned)keep[i] < next)
 				next = (unsigned)keep[i];
 		if (next > from)
-			syscall(SYS_close_range, from, next == ~0U ? next : next - 1, 0);
+			CALL(SYS_close_range, from, next == ~0U ? next : next - 1, 0);
 		if (next == ~0U)
 			return;
 		from = next + 1;
@@ -119,17 +119,41 @@ extern char __executable_start[], etext[], __start_idle[], __stop_idle[];
  */
 IDLE static void drop_pages(uintptr_t from, uintptr_t to)
 {
-	if (from < to && sys(SYS_madvise, (long)from, (long)(to - from), MADV_RANDOM, 0, 0) == 0)
-		sys(SYS_madvise, (long)from, (long)(to - from), MADV_DONTNEED, 0, 0);
+	if (from < to && sys(SYS_madvise, (long)from, (long)(to - from), MADV_RANDOM, 0, 0, 0) == 0)
+		sys(SYS_madvise, (long)from, (long)(to - from), MADV_DONTNEED, 0, 0, 0);
 }
 
 IDLE static void rest(uintptr_t page)
 {
 	uintptr_t stack = (uintptr_t)__builtin_frame_address(0) & -page;
 	/* Where starting went deeper than we go now. */
-	sys(SYS_madvise, (long)(stack - 8 * page), (long)(7 * page), MADV_DONTNEED, 0, 0);
+	sys(SYS_madvise, (long)(stack - 8 * page), (long)(7 * page), MADV_DONTNEED, 0, 0, 0);
 	drop_pages((uintptr_t)__executable_start & -page, (uintptr_t)__start_idle & -page);
 	drop_pages(((uintptr_t)__stop_idle + page - 1) & -page, ((uintptr_t)etext + page - 1) & -page);
+}
+
+/*
+ * The pipes are COMMAND's now. Our messages go to stderr, or to the owner, if there is one: then stderr is COMMAND's
+ * alone too, but its number must not go to something else.
+ */
+static void leave_stdio(void)
+{
+	for (int fd = 0; fd <= 1; fd++)
+		if (fd != cfg.events)
+			close(fd);
+	int null = owner_connected() && cfg.events != 2 ? above_stdio(open("/dev/null", O_WRONLY | O_CLOEXEC)) : -1;
+	if (null >= 0) {
+		CALL(SYS_dup3, null, 2, O_CLOEXEC);
+		close(null);
+	}
+}
+
+/* Whoever died before we were executed sent its SIGCHLD to the program before us. */
+static void expect_the_dead(void)
+{
+	siginfo_t info = { 0 };
+	if (waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT | __WALL) == 0 && info.si_pid)
+		kill(st.self, SIGCHLD);
 }
 
 /* -1: COMMAND runs; else the exit status. */
@@ -137,7 +161,7 @@ static int start(int argc, char **argv, char **envp)
 {
 	pid_t parent = getppid();
 	uint64_t mask = block_signals(~UINT64_C(0));
-	struct sigaction inherited, standard = { .sa_handler = SIG_DFL };
+	struct disposition inherited, standard = { 0 };
 	st.self = getpid();
 	st.pid1 = st.self == 1;
 	st.drain_at = st.stop_timeout_at = st.timeout_at = st.grace_at = st.give_up_at = st.lease_at = NEVER;
@@ -147,7 +171,7 @@ static int start(int argc, char **argv, char **envp)
 	if (cfg.leave_faults)
 		block_signals(~FAULTS);
 	/* Ignored, SIGCHLD would make the kernel bury our children, and their statuses with them. */
-	sigaction(SIGCHLD, &standard, &inherited);
+	CALL(SYS_rt_sigaction, SIGCHLD, &standard, &inherited, sizeof mask);
 	if (!watch_parent(parent))
 		return EXIT_USAGE;
 	done = contain_start();
@@ -158,10 +182,11 @@ static int start(int argc, char **argv, char **envp)
 		return EXIT_USAGE;
 	/* Whoever is asked for more than COMMAND must be the parent of what comes of it. */
 	cfg.subreaper |= cfg.scope == SCOPE_TREE || cfg.on_exit != ON_EXIT_LEAVE;
-	if (cfg.subreaper && !st.pid1 && prctl(PR_SET_CHILD_SUBREAPER, 1) != 0)
+	if (cfg.subreaper && !st.pid1 && CALL(SYS_prctl, PR_SET_CHILD_SUBREAPER, 1) != 0)
 		say(0, "cannot become a subreaper: %e; orphans will not be reaped", errno);
 	if (cfg.prepare)
 		cfg.prepare();
+	expect_the_dead();
 	if (!cfg.pause) {
 		tty_start();
 		done = command_start(envp, mask, &inherited);
@@ -173,7 +198,8 @@ static int start(int argc, char **argv, char **envp)
 			cfg.voice.started(st.command);
 		event_started(st.command, *cfg.command);
 	}
-	owner_leave_stdio();
+	if (!drop_in)
+		leave_stdio();
 	close_inherited();
 	/* Ours is not the cwd that somebody wants to unmount. */
 	if (chdir("/") != 0)

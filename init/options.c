@@ -1,5 +1,6 @@
 /* The command line and the environment. Both set options through one table; the command line comes second and wins. */
 #include "sexton.h"
+#include "sys.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -178,18 +179,17 @@ static const char *set_user(const char *value)
 static const char *set_events(const char *value)
 {
 	unsigned fd;
-	struct stat stat_;
 	if (parse_number(value, INT32_MAX, &fd)) {
-		if (fcntl((int)fd, F_GETFD) < 0)
+		if (CALL(SYS_fcntl, (int)fd, F_GETFD) < 0)
 			return "not an open file descriptor";
 		cfg.events = (int)fd;
 		if (fd > 2)
-			fcntl((int)fd, F_SETFD, FD_CLOEXEC);
+			CALL(SYS_fcntl, (int)fd, F_SETFD, FD_CLOEXEC);
 		return NULL;
 	}
 	if (*value == '-' || (*value >= '0' && *value <= '9') || !*value)
 		return "not an open file descriptor, nor a path (./NAME for a file of that name)";
-	bool fifo = stat(value, &stat_) == 0 && S_ISFIFO(stat_.st_mode);
+	bool fifo = file_type(AT_FDCWD, value) == S_IFIFO;
 	int opened = above_stdio(open(value, (fifo ? O_RDWR : O_WRONLY | O_CREAT | O_APPEND) | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, 0644));
 	if (opened < 0)
 		return strerror(errno);
@@ -232,10 +232,10 @@ static const char *set_pause(const char *value)
 static const char *set_owner_fd(const char *value)
 {
 	unsigned fd;
-	if (!parse_number(value, INT32_MAX, &fd) || fcntl((int)fd, F_GETFD) < 0)
+	if (!parse_number(value, INT32_MAX, &fd) || CALL(SYS_fcntl, (int)fd, F_GETFD) < 0)
 		return "an open file descriptor";
 	cfg.owner_fd = (int)fd;
-	fcntl((int)fd, F_SETFD, FD_CLOEXEC);
+	CALL(SYS_fcntl, (int)fd, F_SETFD, FD_CLOEXEC);
 	return NULL;
 }
 

@@ -6,6 +6,7 @@
  * buffer of fixed size; beyond that, lines that only tell of single processes are counted as lost.
  */
 #include "sexton.h"
+#include "sys.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -86,12 +87,13 @@ static const char *phase_name(void)
 	return names[st.phase];
 }
 
-static void introduce(const char *event)
+/* more: further fields, or "". */
+static void introduce(const char *event, const char *more)
 {
 	static const char *const contain[] = { "subreaper", "pidns", "cgroup" };
-	event_to_owner(event, ",\"version\":\"" SEXTON_VERSION "\",\"guard\":%d,\"pid\":%d,\"phase\":%j,\"contain\":%j,\"cgroup\":%j", st.self,
-	               st.command, st.phase == RUNNING && !st.command && !st.ended && !cfg.pause ? "starting" : phase_name(),
-	               contain[cfg.contain], contain_directory());
+	bool starting = st.phase == RUNNING && !st.command && !st.ended && !cfg.pause;
+	event_to_owner(event, ",\"version\":\"" SEXTON_VERSION "\",\"guard\":%d,\"pid\":%d,\"phase\":%j,\"contain\":%j,\"cgroup\":%j%s", st.self,
+	               st.command, starting ? "starting" : phase_name(), contain[cfg.contain], contain_directory(), more);
 }
 
 /* ---- in ---- */
@@ -107,7 +109,7 @@ static void answer(const char *command, const char *wrong)
 static const char *do_signal(char **word, int words)
 {
 	static const char scopes[][6] = { "child", "group", "tree" };
-	int scope = cfg.scope, sig = words > 1 ? signal_number(word[1]) : -1;
+	int scope = (int)cfg.scope, sig = words > 1 ? signal_number(word[1]) : -1;
 	if (sig < 0 || words > 3)
 		return "expected: signal SIG [child|group|tree]";
 	if (words == 3) {
@@ -150,13 +152,13 @@ static const char *do_renew(char **word, int words)
 
 static void do_status(void)
 {
-	char lease[24] = "null";
+	static struct names names;
+	char lease[24] = "null", more[64];
 	int64_t now = now_ns();
 	if (st.lease_at != NEVER)
 		format(lease, sizeof lease, "%l", (st.lease_at > now ? st.lease_at - now : 0) / NS_PER_S);
-	static struct names names;
-	event_to_owner("status", ",\"guard\":%d,\"pid\":%d,\"phase\":%j,\"left\":%d,\"lease\":%s", st.self, st.command, phase_name(),
-	               st.proc ? tree_names(&names) : -1, lease);
+	format(more, sizeof more, ",\"left\":%d,\"lease\":%s", st.proc ? tree_names(&names) : -1, lease);
+	introduce("status", more);
 }
 
 static void obey(char *line)
@@ -164,12 +166,13 @@ static void obey(char *line)
 	char *word[4];
 	int words = 0;
 	const char *wrong = NULL;
-	for (char *at = line; at && words < 4;) {
+	char *at = line;
+	do {
 		word[words++] = at;
 		at = strchr(at, ' ');
 		if (at)
 			*at++ = 0;
-	}
+	} while (at && words < 4);
 	if (strcmp(word[0], "signal") == 0) {
 		wrong = do_signal(word, words);
 	} else if (strcmp(word[0], "stop") == 0) {
@@ -231,7 +234,7 @@ static bool same_user(int fd, struct ucred *peer)
 static void take_owner(int fd)
 {
 	owner = fd;
-	introduce("hello");
+	introduce("hello", "");
 	if (st.ended)
 		event_exited(st.ended, st.status, true);
 }
@@ -241,7 +244,7 @@ static void accept_owner(void)
 	static const char taken[] = "{\"event\":\"error\",\"command\":\"\",\"why\":\"owned: this tree has an owner\"}\n";
 	static const char stranger[] = "{\"event\":\"error\",\"command\":\"\",\"why\":\"another user's tree\"}\n";
 	struct ucred peer;
-	int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+	int fd = (int)CALL(SYS_accept4, listener, NULL, NULL, SOCK_CLOEXEC);
 	if (fd < 0)
 		return;
 	bool ours = same_user(fd, &peer);
@@ -288,8 +291,8 @@ bool owner_may_come(void)
 
 void owner_end(void)
 {
-	int64_t give_up = now_ns() + LAST_WORDS;
-	while (owner >= 0 && out_len && now_ns() < give_up) {
+	int64_t deadline = now_ns() + LAST_WORDS;
+	while (owner >= 0 && out_len && now_ns() < deadline) {
 		struct pollfd writable = { .fd = owner, .events = POLLOUT };
 		poll(&writable, 1, (int)(LAST_WORDS / 1000000));
 		flush();
@@ -340,17 +343,6 @@ bool owner_start(void)
 	if (cfg.owner_fd >= 0)
 		take_owner(cfg.owner_fd);
 	return true;
-}
-
-/* The pipes are COMMAND's now. */
-void owner_leave_stdio(void)
-{
-	int null = owner >= 0 || listener >= 0 ? open("/dev/null", O_RDWR | O_CLOEXEC) : -1;
-	for (int fd = 0; null >= 0 && fd <= 2; fd++)
-		if (fd != cfg.events && fd != owner)
-			dup2(null, fd);
-	if (null > 2)
-		close(null);
 }
 
 void owner_let_go(void)

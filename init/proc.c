@@ -3,12 +3,12 @@
  * What vanishes while it is read is an answer (false), not an error.
  */
 #include "sexton.h"
+#include "sys.h"
 
 #include <dirent.h>
 #include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -30,18 +30,6 @@ static ssize_t read_file(const char *path, char *buf, size_t size)
 	ssize_t n = read(fd, buf, size);
 	close(fd);
 	return n;
-}
-
-/* A /proc of another PID namespace would give us other processes under our numbers. */
-bool proc_mounted(void)
-{
-	char text[16];
-	ssize_t n = readlink("/proc/self", text, sizeof text - 1);
-	if (n <= 0)
-		return false;
-	text[n] = 0;
-	unsigned pid;
-	return parse_number(text, INT32_MAX, &pid) && (pid_t)pid == st.self;
 }
 
 static bool next_number(const char **at, const char *end, uint64_t *out)
@@ -92,6 +80,15 @@ bool proc_parse_stat(const char *text, size_t len, struct proc_stat *out)
 	return true;
 }
 
+/* A /proc of another PID namespace would give us other processes under our numbers. */
+bool proc_mounted(void)
+{
+	char text[512];
+	struct proc_stat own;
+	ssize_t n = read_file("/proc/self/stat", text, sizeof text);
+	return n > 0 && proc_parse_stat(text, (size_t)n, &own) && own.pid == st.self;
+}
+
 bool proc_stat(pid_t pid, struct proc_stat *out)
 {
 	char path[32], text[512];
@@ -117,7 +114,7 @@ void proc_comm(pid_t pid, char *comm, size_t size)
 uint64_t proc_ticks(void)
 {
 	struct timespec t;
-	clock_gettime(CLOCK_BOOTTIME, &t);
+	CALL(SYS_clock_gettime, CLOCK_BOOTTIME, &t);
 	return (uint64_t)t.tv_sec * TICKS_PER_S + (uint64_t)t.tv_nsec / (NS_PER_S / TICKS_PER_S);
 }
 
@@ -126,7 +123,7 @@ bool pids_add(struct pids *pids, pid_t pid)
 {
 	if (pids->n == pids->room) {
 		size_t room = pids->room ? pids->room * 2 : 4096 / sizeof *pids->pid;
-		void *more = pids->room ? mremap(pids->pid, pids->room * sizeof *pids->pid, room * sizeof *pids->pid, MREMAP_MAYMOVE)
+		void *more = pids->room ? (void *)CALL(SYS_mremap, pids->pid, pids->room * sizeof *pids->pid, room * sizeof *pids->pid, MREMAP_MAYMOVE)
 		                        : mmap(NULL, room * sizeof *pids->pid, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 		if (more == MAP_FAILED)
 			return false;
@@ -186,7 +183,7 @@ static bool number_entries(const char *path, struct pids *out)
 		return false;
 	_Alignas(struct linux_dirent64) char buf[2048];
 	long n;
-	while ((n = syscall(SYS_getdents64, fd, buf, sizeof buf)) > 0)
+	while ((n = CALL(SYS_getdents64, fd, buf, sizeof buf)) > 0)
 		for (long at = 0; at < n;) {
 			struct linux_dirent64 *entry = (void *)(buf + at);
 			unsigned pid;

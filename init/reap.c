@@ -61,10 +61,10 @@ IDLE bool reap(void)
 		static struct rusage usage;
 		char comm[64] = "";
 		pid_t pid = -1;
-		int status;
+		int status = 0;
 		if (must_look())
 			pid = look(comm, sizeof comm);
-		pid = (pid_t)sys(SYS_wait4, pid, (long)&status, WNOHANG | WUNTRACED | __WALL, reporting() ? (long)&usage : 0, 0);
+		pid = (pid_t)sys(SYS_wait4, pid, (long)&status, WNOHANG | WUNTRACED | __WALL, reporting() ? (long)&usage : 0, 0, 0);
 		if (pid == -EINTR)
 			continue;
 		st.alone = pid < 0;

@@ -3,6 +3,7 @@
  * never fails the caller and never allocates: what cannot be written at once is lost, and the events say how many were.
  */
 #include "sexton.h"
+#include "sys.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -10,7 +11,6 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -156,18 +156,17 @@ int format(char *out, size_t size, const char *fmt, ...)
  */
 ssize_t put(int fd, const char *text, size_t len)
 {
-	struct stat stat;
+	unsigned type = file_type(fd, "");
 	char path[32];
-	if (fstat(fd, &stat) != 0)
-		return -1;
-	if (S_ISREG(stat.st_mode))
+	if (type == S_IFREG)
 		return write(fd, text, len);
-	if (S_ISSOCK(stat.st_mode))
+	if (type == S_IFSOCK)
 		return send(fd, text, len, MSG_DONTWAIT | MSG_NOSIGNAL);
-	ssize_t n = syscall(SYS_pwritev2, fd, &(struct iovec){ (char *)text, len }, 1L, -1L, -1L, (long)RWF_NOWAIT);
-	if (n >= 0 || (errno != EOPNOTSUPP && errno != ENOSYS))
+	struct iovec part = { (char *)text, len };
+	ssize_t n = CALL(SYS_pwritev2, fd, &part, 1, -1, -1, RWF_NOWAIT);
+	if (n >= 0 || errno == EAGAIN)
 		return n;
-	/* A terminal: it refuses that flag, but opened anew it has flags of its own. */
+	/* A terminal refuses that flag, and an old kernel the call; but opened anew it has flags of its own. */
 	format(path, sizeof path, "/proc/self/fd/%d", fd);
 	int own = open(path, O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
 	if (own >= 0) {
@@ -249,7 +248,7 @@ static size_t compose(char *line, size_t size, const char *name, const char *fmt
 	add_json(&text, name);
 	expand(&text, fmt, args);
 	text.end = line + size;
-	clock_gettime(CLOCK_REALTIME, &now);
+	CALL(SYS_clock_gettime, CLOCK_REALTIME, &now);
 	add(&text, ",\"time\":", 8);
 	add_seconds(&text, now.tv_sec, now.tv_nsec / 1000);
 	add(&text, "}\n", 2);

@@ -172,9 +172,14 @@ bool is_stop_signal(int sig);           /* TERM INT QUIT HUP */
 const char *user_resolve(const char *spec, struct user *out); /* NULL, or what is wrong with spec */
 bool user_become(const struct user *user);                    /* in the child; false: errno */
 
+/* A signal's disposition as the kernel holds it (its struct sigaction); all zero is SIG_DFL. */
+struct disposition {
+	unsigned long word[4];
+};
+
 /* command.c */
 /* mask: the signal mask COMMAND gets. Returns -1, or the exit status when it could not be started (said why). */
-int command_start(char **envp, uint64_t mask, const struct sigaction *chld);
+int command_start(char **envp, uint64_t mask, const struct disposition *chld);
 
 /* loop.c */
 int64_t now_ns(void);
@@ -269,7 +274,6 @@ bool reporting(void);                         /* somebody wants names of the rea
 /* owner.c */
 
 bool owner_start(void);                                       /* false: said why */
-void owner_leave_stdio(void);                                 /* COMMAND runs: its pipes are not ours to hold */
 void owner_let_go(void);                                      /* in a process that is not the guard */
 bool owner_connected(void);
 void owner_line(const char *line, size_t len, bool keep);     /* keep: must not be lost */

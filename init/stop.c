@@ -53,21 +53,19 @@ void stop_begin(const char *why)
 	st.phase = STOPPING;
 	st.grace_at = after(cfg.grace);
 	began = proc_ticks();
-	int left = 0;
-	if (tree_atomic() && (!st.proc || !tree_told_anyone())) {
-		if (st.proc && reporting())
-			left = tree_names(&names);
-		kill(-1, cfg.stop_signal);
-		if (st.proc)
-			tree_signal(&(struct sweep){ .sig = cfg.stop_signal, .sent = true });
-	} else if (st.proc) {
-		left = tell(false);
-	} else if (st.group) {
-		kill(-st.group, cfg.stop_signal);
-	}
+	int left = st.proc && (reporting() || cfg.verbose >= 1) ? tree_names(&names) : 0;
 	event_stopping(why, left);
 	if (left)
 		say(1, "stopping (%s): SIG%S to %d, then %l s of grace", why, cfg.stop_signal, left, cfg.grace / NS_PER_S);
+	if (tree_atomic() && (!st.proc || !tree_told_anyone())) {
+		kill(-1, cfg.stop_signal); /* nobody is missed */
+		if (st.proc)
+			tree_signal(&(struct sweep){ .sig = cfg.stop_signal, .sent = true });
+	} else if (st.proc) {
+		tell(false);
+	} else if (st.group) {
+		kill(-st.group, cfg.stop_signal);
+	}
 }
 
 void kill_begin(const char *why)

@@ -5,6 +5,7 @@
  * dies because a signal may not be delivered, this says so and lives.
  */
 #include "drop_in.h"
+#include "sys.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -39,7 +40,7 @@ static void prepare(void)
 	int subreaper = 0;
 	if (cfg.subreaper)
 		line(TRACE, "Registered as child subreaper\n");
-	if (st.pid1 || (prctl(PR_GET_CHILD_SUBREAPER, &subreaper) == 0 && subreaper))
+	if (st.pid1 || (CALL(SYS_prctl, PR_GET_CHILD_SUBREAPER, &subreaper) == 0 && subreaper))
 		return;
 	line(WARN, "Tini is not running as PID 1 and is not a child subreaper.\n"
 	           "Orphans do not come to it, so zombie reaping won't work.\n"

@@ -9,12 +9,11 @@
  * holds, or that process is gone and the signal reaches nobody.
  */
 #include "sexton.h"
+#include "sys.h"
 
 #include <errno.h>
-#include <linux/capability.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #define PF_KTHREAD 0x00200000
@@ -118,7 +117,7 @@ static bool look(pid_t pid, bool hold, struct member *member)
 {
 	member->pidfd = -1;
 	if (hold) {
-		member->pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
+		member->pidfd = (int)CALL(SYS_pidfd_open, pid, 0);
 		if (member->pidfd < 0 && errno == ESRCH)
 			return false;
 	}
@@ -235,15 +234,16 @@ struct sending {
 	int live;
 };
 
+/* ESRCH: it is gone; or this kernel (or its guardian) gives no pidfd, and its turn comes when it is our orphan. */
 static int send_to(const struct member *member, int sig, const siginfo_t *info)
 {
 	pid_t pid = member->stat.pid;
 	if (member->stat.ppid == st.self)
-		return info ? (int)syscall(SYS_rt_sigqueueinfo, pid, sig, info) : kill(pid, sig);
-	if (member->pidfd >= 0)
-		return (int)syscall(SYS_pidfd_send_signal, member->pidfd, sig, info, 0);
-	/* No pidfd on this kernel: it gets its turn when it comes to us as an orphan. */
-	errno = ESRCH;
+		return info ? (int)CALL(SYS_rt_sigqueueinfo, pid, sig, info) : kill(pid, sig);
+	if (member->pidfd >= 0 && CALL(SYS_pidfd_send_signal, member->pidfd, sig, info, 0) == 0)
+		return 0;
+	if (member->pidfd < 0 || errno != EPERM || kill(pid, 0) == 0)
+		errno = ESRCH; /* a refusal of the call, not of the signal */
 	return -1;
 }
 
@@ -262,22 +262,20 @@ static void send_visit(const struct member *member, void *arg)
 	sending->live++;
 	if (sweep->group && stat->pgrp != sweep->group)
 		return;
-	if (sweep->mark) {
-		if (set_has(&told, stat->pid, stat->start))
+	if (sweep->mark && set_has(&told, stat->pid, stat->start))
+		return;
+	bool pass_over = sweep->mark && sweep->later && sweep->sig != SIGKILL && born_after(stat, sweep->began);
+	bool refused = false;
+	if (sweep->sig && !sweep->sent && !pass_over && send_to(member, sweep->sig, sweep->info) != 0) {
+		if (errno != EPERM)
 			return;
-		bool leave_it = sweep->later && sweep->sig != SIGKILL && born_after(stat, sweep->began);
+		refused = true;
+		say(0, "may not send SIG%S to %d (%s): it belongs to another user; give sexton-init CAP_KILL", sweep->sig, stat->pid, stat->comm);
+	}
+	if (sweep->mark)
 		set_add(&told, stat->pid, stat->start, proc_ticks());
-		if (leave_it)
-			return;
-	}
-	if (!sweep->sig)
+	if (!sweep->sig || pass_over || refused)
 		return;
-	if (!sweep->sent && send_to(member, sweep->sig, sweep->info) != 0) {
-		if (errno == EPERM)
-			say(0, "may not send SIG%S to %d (%s): it belongs to another user; give sexton-init CAP_KILL", sweep->sig,
-			    stat->pid, stat->comm);
-		return;
-	}
 	if (sweep->sig == SIGKILL) {
 		if (sweep->killed)
 			list_add(sweep->killed, stat);
@@ -315,9 +313,15 @@ int tree_names(struct names *names)
 /* May kill(-1) stand for a walk? As PID 1, if nobody can refuse us: it does not say that somebody did. */
 bool tree_atomic(void)
 {
-	struct __user_cap_header_struct header = { _LINUX_CAPABILITY_VERSION_3, 0 };
-	struct __user_cap_data_struct caps[2] = { { 0 } };
-	return st.pid1 && (!st.proc || (syscall(SYS_capget, &header, caps) == 0 && caps[0].effective & 1u << CAP_KILL));
+	struct {
+		uint32_t version;
+		int pid;
+	} header = { 0x20080522, 0 }; /* linux/capability.h: version 3 */
+	struct {
+		uint32_t effective, permitted, inheritable;
+	} caps[2] = { { 0 } };
+	const unsigned cap_kill = 5;
+	return st.pid1 && (!st.proc || (CALL(SYS_capget, &header, caps) == 0 && caps[0].effective & 1u << cap_kill));
 }
 
 struct strangers {

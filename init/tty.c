@@ -6,6 +6,7 @@
  * us, we continue COMMAND, with the foreground if the shell gave it to us.
  */
 #include "sexton.h"
+#include "sys.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -20,7 +21,7 @@ int above_stdio(int fd)
 {
 	if (fd < 0 || fd > 2)
 		return fd;
-	int moved = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+	int moved = (int)CALL(SYS_fcntl, fd, F_DUPFD_CLOEXEC, 3);
 	close(fd);
 	return moved;
 }
@@ -28,7 +29,7 @@ int above_stdio(int fd)
 static pid_t tty_group(int fd)
 {
 	int group;
-	return ioctl(fd, TIOCGPGRP, &group) == 0 ? group : -1;
+	return CALL(SYS_ioctl, fd, TIOCGPGRP, &group) == 0 ? group : -1;
 }
 
 /*
@@ -58,7 +59,7 @@ void tty_start(void)
 			group = tty_group(tty);
 	} else {
 		/* COMMAND may close or replace what we share with it; the duplicate is ours. */
-		tty = fcntl(tty, F_DUPFD_CLOEXEC, 3);
+		tty = (int)CALL(SYS_fcntl, tty, F_DUPFD_CLOEXEC, 3);
 	}
 	st.terminal = tty >= 0;
 	foreground = st.terminal && group == getpgrp() && (group != 0 || reads_as_foreground());
@@ -68,14 +69,14 @@ void tty_start(void)
 void tty_give(pid_t group)
 {
 	if (foreground && tty >= 0)
-		ioctl(tty, TIOCSPGRP, &group);
+		CALL(SYS_ioctl, tty, TIOCSPGRP, &group);
 }
 
 void tty_take(void)
 {
 	pid_t group = getpgrp();
 	if (foreground && group > 0 && tty_group(tty) != group)
-		ioctl(tty, TIOCSPGRP, &group);
+		CALL(SYS_ioctl, tty, TIOCSPGRP, &group);
 }
 
 /* Stopping is only right where somebody will continue us: a shell with job control, our parent, in our session. */

@@ -1,11 +1,11 @@
 /* --user: who that is, by /etc/passwd and /etc/group read here (no NSS in a static program), and becoming it. */
 #include "sexton.h"
+#include "sys.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
 #include <string.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #define FIELDS 7
@@ -163,16 +163,16 @@ bool user_become(const struct user *user)
 	uid_t ruid, euid, suid;
 	gid_t rgid, egid, sgid;
 	bool already = getuid() == user->uid && geteuid() == user->uid && getgid() == user->gid && getegid() == user->gid;
-	if (syscall(SYS_setgroups, user->ngroups, user->groups) != 0 && !(already && errno == EPERM))
+	if (CALL(SYS_setgroups, user->ngroups, user->groups) != 0 && !(already && errno == EPERM))
 		return false;
-	if (syscall(SYS_setresgid, user->gid, user->gid, user->gid) != 0 || syscall(SYS_setresuid, user->uid, user->uid, user->uid) != 0)
+	if (CALL(SYS_setresgid, user->gid, user->gid, user->gid) != 0 || CALL(SYS_setresuid, user->uid, user->uid, user->uid) != 0)
 		return false;
 	errno = EPERM;
 	if (getresuid(&ruid, &euid, &suid) != 0 || getresgid(&rgid, &egid, &sgid) != 0)
 		return false;
 	if (ruid != user->uid || euid != ruid || suid != ruid || rgid != user->gid || egid != rgid || sgid != rgid)
 		return false;
-	if (user->uid != 0 && syscall(SYS_setresuid, -1, 0, -1) == 0)
+	if (user->uid != 0 && CALL(SYS_setresuid, -1, 0, -1) == 0)
 		return false;
 	return true;
 }

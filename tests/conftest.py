@@ -22,16 +22,29 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Each test of the binary runs on each binary, but for those that say why only the first will do."""
-    if "sexton_init" not in metafunc.fixturenames:
-        return
+    """Each test of the binary runs on each binary."""
     paths: list[Path] = metafunc.config.getoption("--sexton-init") or [RELEASE]
-    release_only = metafunc.definition.get_closest_marker("release_only")
-    if release_only:
-        assert release_only.args, "release_only wants a reason"
-        paths = paths[:1]
-    if len(paths) > 1 or paths != [RELEASE]:
+    if "sexton_init" in metafunc.fixturenames and paths != [RELEASE]:
         metafunc.parametrize("sexton_init", paths, ids=[path.name for path in paths], indirect=True, scope="session")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """But for those that say why the sanitizer build will not do."""
+    out = {item for item in items if _is_release_only(item) and _binary(item).name.endswith("-asan")}
+    config.hook.pytest_deselected(items=list(out))
+    items[:] = [item for item in items if item not in out]
+
+
+def _is_release_only(item: pytest.Item) -> bool:
+    marker = item.get_closest_marker("release_only")
+    assert marker is None or marker.args, f"{item.nodeid}: release_only wants a reason"
+    return marker is not None
+
+
+def _binary(item: pytest.Item) -> Path:
+    """The binary that the test is to run on."""
+    callspec = getattr(item, "callspec", None)
+    return cast(Path, callspec.params.get("sexton_init", RELEASE)) if callspec else RELEASE
 
 
 @pytest.fixture(scope="session")

@@ -16,14 +16,6 @@ from tests.support import monsters
 APPLETS = ("sh", "cat", "ps", "sleep", "umount", "id", "true")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The sanitizer build is dynamic, and looks for its shared libraries in vain in these images."""
-    here = Path(__file__).parent
-    for item in items:
-        if item.path.is_relative_to(here):
-            item.add_marker(pytest.mark.release_only("dynamic"))
-
-
 @pytest.fixture(scope="session")
 def podman() -> Iterator[Podman]:
     """podman and runc on storage of their own."""

@@ -10,11 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.containers.podman import Container, Podman
 from tests.support.lines import Lines, events
 from tests.support.monsters import Note, await_notes, join, parse
 
 MONSTER = "/bin/monster"
+
+in_images = pytest.mark.release_only(
+    "the sanitizer build is dynamic, and there are no shared libraries in these images"
+)
 
 
 class Fifo(Lines):

@@ -23,6 +23,7 @@ from tests.support.processes import Stat, children, stat
 
 Word = str | os.PathLike[str]
 
+# The events are what tells `podman logs --follow` of the end.
 SETTINGS = """\
 [containers]
 default_ulimits = ["nofile=4096:4096", "nproc=4096:4096"]
@@ -31,7 +32,8 @@ log_driver = "k8s-file"
 [engine]
 runtime = "runc"
 cgroup_manager = "cgroupfs"
-events_logger = "none"
+events_logger = "file"
+events_logfile_path = "{home}/events.log"
 infra_image = "localhost/pause"
 """
 # Lives until its stdin ends, and reaps the conmons, which podman orphans on purpose.
@@ -60,8 +62,8 @@ class Podman:
 
     def __init__(self, *, user: int | None = None) -> None:
         self.user = user
-        self.home = Path(tempfile.mkdtemp(prefix="sexton-podman-"))
-        (self.home / "containers.conf").write_text(SETTINGS)
+        self.home = Path(tempfile.mkdtemp(prefix="sexton-podman-", dir="/tmp"))  # podman wants paths of 50 characters
+        (self.home / "containers.conf").write_text(SETTINGS.format(home=self.home))
         if user is not None:
             self._make_account(user)
         self._unshare = subprocess.Popen(

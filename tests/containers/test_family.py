@@ -7,9 +7,11 @@ from collections import Counter
 
 import pytest
 
-from tests.containers.family import MONSTER, Ending, Starter
+from tests.containers.family import MONSTER, Ending, Starter, in_images
 from tests.containers.podman import environ
 from tests.support.monsters import double_forked, group_changer, join, orphan, setsid_daemon
+
+pytestmark = in_images
 
 TERM, HUP, QUIT, KILL = signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGKILL
 

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.containers.family import MONSTER, Starter
+from tests.containers.family import MONSTER, Starter, in_images
 from tests.containers.podman import Podman, environ
 from tests.support.monsters import double_forked, join, setsid_daemon
 from tests.support.processes import status
+
+pytestmark = in_images
 
 TERM = signal.SIGTERM
 

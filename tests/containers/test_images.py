@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.containers.family import Starter
+from tests.containers.family import Starter, in_images
 from tests.containers.podman import Podman
 from tests.support.monsters import double_forked, setsid_daemon
+
+pytestmark = in_images
 
 TERM, QUIT = signal.SIGTERM, signal.SIGQUIT
 

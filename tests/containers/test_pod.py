@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.containers.family import MONSTER, Fifo
+from tests.containers.family import MONSTER, Fifo, in_images
 from tests.containers.podman import Container, Podman, eventually
 from tests.support.monsters import await_notes, double_forked, join
+
+pytestmark = in_images
 
 TREE = join("times 10 fork fork exit 0", "times 2 as daemon " + double_forked(), "as app polite")
 

@@ -7,8 +7,10 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.containers.family import Starter
+from tests.containers.family import Starter, in_images
 from tests.support.terminal import CTRL_C, CTRL_Z, Terminal
+
+pytestmark = in_images
 
 
 @pytest.fixture
@@ -16,7 +18,7 @@ def shell(start: Starter) -> Iterator[Terminal]:
     """busybox sh as the command of `podman run -it --init`; with a prompt of its own."""
     with ExitStack() as stack:
         words = start.podman.words("run", "--rm", "-it", *start.with_init(), "--env=PS1=> ", start.image, "sh")
-        terminal = stack.enter_context(Terminal(words, start.podman.environment))
+        terminal = stack.enter_context(Terminal(words, env=start.podman.environment))
         terminal.expect("> ")
         yield terminal
 
@@ -53,7 +55,7 @@ def test_interrupts_are_the_commands_alone(start: Starter) -> None:
     trap = "n=$((n + 1)); echo interrupt $n; [ $n -lt 4 ] || exit 9"
     command = f"trap '{trap}' INT; echo ready; while :; do sleep 0.1; done"
     words = start.podman.words("run", "--rm", "-it", *start.with_init(), start.image, "sh", "-c", command)
-    with Terminal(words, start.podman.environment) as terminal:
+    with Terminal(words, env=start.podman.environment) as terminal:
         terminal.expect("ready")
         for number in range(1, 5):
             terminal.keys(CTRL_C)

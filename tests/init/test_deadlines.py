@@ -172,6 +172,8 @@ def test_drain_applies_to_the_signal_as_it_is_forwarded(start: Starter, placed: 
     family.send(signal.SIGTERM)
     assert family.await_note("got")[0].signal == signal.SIGUSR2
     family.send(signal.SIGUSR1)
+    family.send(signal.SIGCONT)
+    assert family.await_note("got")[0].signal == signal.SIGCONT
     family.send(signal.SIGUSR1)
     end = family.end()
     assert end.code == 0
@@ -199,3 +201,12 @@ def test_stop_timeout_runs_from_when_the_command_is_told(start: Starter, placed:
     assert end.code == 137
     assert time.monotonic() - begin >= 0.6
     assert list(end.got(signal.SIGTERM).values()) == [1]
+
+
+def test_the_timeout_is_not_held_up_by_a_drain(start: Starter, placed: Mode) -> None:
+    family = start(placed, f"--drain 600 --timeout 0.3 {LONG}", "fork polite", "await 1", "polite")
+    family.await_note("ready", 2)
+    family.send(signal.SIGTERM)
+    end = family.end()
+    assert end.code == 124
+    assert list(end.got(signal.SIGTERM).values()) == [1, 1]

@@ -9,7 +9,7 @@ import pytest
 from tests.init.family import PID1, Mode, Starter
 
 SIGNAL_OPTIONS = ["stop-signal", "pdeathsig"]
-SECONDS_OPTIONS = ["drain", "grace", "stop-timeout", "timeout"]
+SECONDS_OPTIONS = ["drain", "grace", "stop-timeout", "timeout", "lease"]
 BAD_SIGNALS = ["", "NOSUCH", "SIG", "0", "65", "-1", "TERM ", "RTMIN+99", "RTMIN-1", "RTMAX+1", "15x", "0x0f"]
 BAD_SECONDS = ["", "x", "-1", "1s", "1 ", "nan", "inf", "1.2.3", ".", "99999999999999999999"]
 BAD: dict[str, list[str]] = {
@@ -19,6 +19,9 @@ BAD: dict[str, list[str]] = {
     "ok": ["", "-1", "256", "x", "1x", "1.0", "+1"],
     "user": ["", ":", "no-such-user-here", "root:no-such-group-here", ":root", "0:", "-1", "4294967295"],
     "events": ["", "-1", "999", "/no/such/folder/events", "1x"],
+    "owner-fd": ["", "-1", "999", "x", "0x1"],
+    "on-owner-lost": ["", "die", "Stop"],
+    "contain": ["", "vm", "cgroups"],
     **dict.fromkeys(SIGNAL_OPTIONS, BAD_SIGNALS),
     **dict.fromkeys(SECONDS_OPTIONS, BAD_SECONDS),
 }
@@ -35,6 +38,8 @@ EXPECTED_WORDS = {
     "signal": ["child", "group", "tree"],
     "on-exit": ["stop", "wait", "leave"],
     "ok": ["0", "255"],
+    "on-owner-lost": ["stop", "keep", "lease"],
+    "contain": ["subreaper", "pidns", "cgroup"],
 }
 
 
@@ -121,7 +126,8 @@ def test_version(start: Starter) -> None:
 def test_help_names_every_option_and_variable(start: Starter) -> None:
     result = start.plain("--help").wait()
     assert (result.code, result.err) == (0, "")
-    for option in [*BAD, "verbose", "quiet", "version", "help", "pause"]:
+    owned = {"owner-fd", "on-owner-lost", "contain", "lease"}  # for a library; sexton-init(1) has them
+    for option in [*(BAD.keys() - owned), "verbose", "quiet", "version", "help", "pause"]:
         assert f"--{option}" in result.out
     assert "SEXTON_" in result.out
 
@@ -155,6 +161,9 @@ GOOD = [
     ("pdeathsig", "TERM"),
     ("pdeathsig", "9"),
     ("events", "2"),
+    ("lease", "60"),
+    ("on-owner-lost", "keep"),
+    ("contain", "subreaper"),
 ]
 
 
@@ -236,6 +245,9 @@ def test_our_variables_are_taken_out_of_the_commands_environment(start: Starter,
         "SEXTON_VERBOSE": "0",
         "SEXTON_QUIET": "0",
         "SEXTON_PAUSE": "0",
+        "SEXTON_ON_OWNER_LOST": "keep",
+        "SEXTON_CONTAIN": "subreaper",
+        "SEXTON_LEASE": "60",
     }
     others = {"SEXTON": "kept", "SEXTONS_GRACE": "kept", "GRACE": "kept", "EMPTY": "", "MY_SEXTON_GRACE": "kept"}
     bare = start(placed, "--user 0:0", command=["env"], report=False).end()
@@ -247,7 +259,7 @@ def test_our_variables_are_taken_out_of_the_commands_environment(start: Starter,
 
 
 def test_an_unknown_variable_of_ours_is_no_error(start: Starter) -> None:
-    """SEXTON_BINARY or the like may belong to the Python side: only the fifteen are this program's."""
+    """SEXTON_BINARY or the like may belong to the Python side: only its own are taken away."""
     result = start.plain("env", env={"SEXTON_BINARY": "/x", "SEXTON_NONSENSE": "1"}).wait()
     assert result.code == 0
     assert "SEXTON_NONSENSE=1" in result.out
@@ -256,3 +268,11 @@ def test_an_unknown_variable_of_ours_is_no_error(start: Starter) -> None:
 @pytest.mark.parametrize(("left", "right"), [("--verbose", "--quiet"), ("--quiet", "--verbose")])
 def test_verbose_and_quiet_together_start_the_command(start: Starter, left: str, right: str) -> None:
     assert start.plain(left, right, "sh", "-c", "exit 7").wait().code == 7
+
+
+@pytest.mark.parametrize("name", ["", "-", "-sexton-init", "x" * 300, "/", "a/"])
+def test_whatever_name_it_is_started_under(start: Starter, name: str) -> None:
+    """Only the names of the programs that it stands in for mean something."""
+    words = ["bash", "-c", 'exec -a "$0" "$@"', name]
+    assert start.plain("sh", "-c", "exit 7", before=words).wait().code == 7
+    assert start.plain("--nonsense", before=words).wait().code == 125

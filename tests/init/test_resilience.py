@@ -53,6 +53,15 @@ def test_as_an_unprivileged_user(start: Starter, placed: Mode, anyones_init: Pat
     stops_hard(start, placed, before, anyones_init)
 
 
+@pytest.mark.usefixtures("root")
+@pytest.mark.parametrize("option", ["hidepid=2", "subset=pid"])
+def test_with_a_restricted_proc(start: Starter, placed: Mode, anyones_init: Path, option: str) -> None:
+    """Where one sees but one's own processes, and where /proc has nothing but processes."""
+    mount = ["sh", "-c", f'mount -t proc -o {option} proc /proc && exec "$@"', "sh"]
+    user = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
+    stops_hard(start, placed, [*mount, *user], anyones_init)
+
+
 @pytest.mark.parametrize("error", [errno.ENOSYS, errno.EPERM], ids=["ENOSYS", "EPERM"])
 def test_without_the_newer_system_calls(start: Starter, placed: Mode, error: int) -> None:
     """An old kernel says ENOSYS, an engine's old seccomp profile EPERM: of pidfds, close_range, pwritev2.

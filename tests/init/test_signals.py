@@ -271,3 +271,34 @@ def test_a_signal_before_the_command_has_started_is_not_lost(start: Starter, pla
     family = start(placed, "--grace 0", "stubborn", before=before)
     assert {note.signal for note in family.await_note("got", 2)} == {10, 36}
     finish(family)
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+def test_a_command_that_left_its_group_still_gets_what_is_forwarded(start: Starter, placed: Mode, scope: str) -> None:
+    """It joined the group of its parent, which is ours; its own group is empty then."""
+    family = start(placed, f"--signal {scope} --grace 0", "rejoin polite")
+    family.await_note("ready")
+    family.send(signal.SIGTERM)
+    end = family.end()
+    assert end.code == 0
+    assert list(end.got(signal.SIGTERM).values()) == [1]
+
+
+def test_a_command_that_left_its_group_and_a_member_that_stayed(start: Starter, placed: Mode) -> None:
+    family = start(placed, "--grace 600", "as member fork polite", "await 1", "as main rejoin polite")
+    family.await_note("ready", 2)
+    family.send(signal.SIGTERM)
+    end = family.end()
+    assert end.code == 0
+    assert labels(end.notes, signal.SIGTERM) == {"main": 1, "member": 1}
+
+
+def test_without_room_for_queued_signals(start: Starter, placed: Mode) -> None:
+    """RLIMIT_SIGPENDING of 0: plain signals still pass, and a stop works."""
+    before = ["prlimit", "--sigpending=0:0"]
+    family = start(placed, "--grace 600", "fork setsid polite", "await 1", "polite", before=before)
+    family.await_note("ready", 2)
+    for sig in (signal.SIGUSR1, signal.SIGTERM):
+        family.send(sig)
+        family.await_note("got")
+    assert family.end().code == 0

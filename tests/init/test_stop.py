@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
 from tests.init.family import BESIDE, PID1, Ending, Mode, Starter
 from tests.support import monsters
+from tests.support.lines import until
 from tests.support.processes import children, stat
 from tests.support.running import Place, Proc
 
@@ -89,21 +92,14 @@ def test_20_stopped_leftovers_are_continued_to_hear_the_stop_signal(start: Start
     statements = ["times 20 fork setsid stopped", "await 20", "as main hold", "exit 3"]
     family = start(placed, LONG, *statements, stdin=-1)
     family.await_note("ready", 20)
-    for child in children(family.run.command.pid):
-        wait_stopped(child)
+    leftovers = children(family.run.command.pid)
+    until(lambda: all(stat(pid).state == "T" for pid in leftovers), "all have stopped")
     family.run.tell()
     end = family.end()
     assert end.code == 3
     assert list(end.got(signal.SIGTERM).values()) == [1] * 20
     assert end.of("killed") == []
     assert end.left == []
-
-
-def wait_stopped(pid: int) -> None:
-    """Not our child, so nothing tells us: but it has said that it is ready, and stops next."""
-    until = time.monotonic() + 30
-    while stat(pid).state != "T":
-        assert time.monotonic() < until, f"{pid} does not stop"
 
 
 @pytest.mark.parametrize("kind", ["child", "setsid"])
@@ -265,3 +261,35 @@ def test_the_stop_goes_on_when_the_init_is_stopped_and_continued(start: Starter)
     family.send(signal.SIGCONT)
     end = family.end()
     assert list(end.got(signal.SIGTERM).values()) == [1, 1, 1, 1]
+
+
+def test_a_process_whose_first_thread_has_ended_is_alive(start: Starter, placed: Mode) -> None:
+    """/proc shows it as a zombie; the others of its threads live on, and so does its child."""
+    statements = ["times 3 fork setsid leaderless", "await 3", "exit 3"]
+    end = start(placed, "--grace 0.2", *statements).end()
+    assert end.code == 3
+    assert [(event["why"], event["left"]) for event in end.of("stopping")] == [("exit", 3)]
+    assert list(end.got(signal.SIGTERM).values()) == [1, 1, 1]
+    nothing_left(end, 3)
+
+
+@pytest.mark.usefixtures("root")
+def test_who_may_not_be_killed_is_named(start: Starter, anyones_init: Path, public: Path) -> None:
+    """An init without rights, a leftover that became root: after all has been tried, it says who is left, and ends."""
+    setuid = public / "setuid-monster"
+    if not setuid.exists():
+        shutil.copy(start.monster, setuid)
+        setuid.chmod(0o4755)
+    command: list[str | Path] = [
+        setuid,
+        "2",
+        *monsters.join("as left fork setsid become 0 stubborn", "await 1", "exit 3"),
+    ]
+    before = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
+    family = start(BESIDE, "--grace 0.1", command=command, before=before, init=anyones_init)
+    result = family.run.wait()
+    assert result.code == 3
+    left = [note for note in monsters.rest_of(family.log) if note.word == "left"]
+    assert len(left) == 1
+    last = [line for line in result.err.splitlines() if line.startswith("sexton-init: ")][-1]
+    assert f"{left[0].rest[0]} (setuid-monster" in last

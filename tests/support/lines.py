@@ -19,6 +19,15 @@ class DeadlineError(AssertionError):
     """What a test waited for did not come within DEADLINE."""
 
 
+def until(condition: Callable[[], bool], what: str) -> None:
+    """Look again and again: only for a state of another process whose change the kernel tells nobody of."""
+    end = time.monotonic() + DEADLINE
+    while not condition():
+        if time.monotonic() > end:
+            raise DeadlineError(f"not within {DEADLINE} s: {what}")
+        os.sched_yield()
+
+
 class Lines:
     """The lines of one readable descriptor, which it owns; everything read so far stays in `seen` (bytes)."""
 
@@ -30,11 +39,11 @@ class Lines:
         self._taken = 0
         os.set_blocking(fd, False)
 
-    def _fill(self, until: float) -> None:
-        """Read what there is, waiting for it; raise DeadlineError after `until` (monotonic seconds)."""
+    def _fill(self, latest: float) -> None:
+        """Read what there is, waiting for it; raise DeadlineError after `latest` (monotonic seconds)."""
         poll = select.poll()
         poll.register(self.fd, select.POLLIN)
-        left = until - time.monotonic()
+        left = latest - time.monotonic()
         if left <= 0 or not poll.poll(left * 1000):
             raise DeadlineError(f"nothing more on {self.what} within {DEADLINE} s; so far: {self.seen!r}")
         try:
@@ -48,13 +57,13 @@ class Lines:
 
     def line(self, deadline: float = DEADLINE) -> str | None:
         """The next line without its newline, or None at the end; a last line without newline counts."""
-        until = time.monotonic() + deadline
+        latest = time.monotonic() + deadline
         while (end := self.seen.find(b"\n", self._taken)) < 0:
             if self.ended:
                 rest = self.seen[self._taken :]
                 self._taken = len(self.seen)
                 return rest.decode(errors="replace") if rest else None
-            self._fill(until)
+            self._fill(latest)
         text = self.seen[self._taken : end].decode(errors="replace")
         self._taken = end + 1
         return text

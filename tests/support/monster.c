@@ -7,9 +7,11 @@
  * A statement is a row of modifiers and one action; statements run one after the other in the first process.
  *
  * modifiers: times N, as LABEL, fork, daemon (double fork), setsid, group (own process group), chain N (N deep),
+ *            rejoin (the parent's process group), become N (all three user ids),
  *            thread (the rest runs in a thread, not the leader, which stays), pids (fork into a new PID namespace)
  * actions:   polite     logs each signal and ends at a stop signal (TERM INT QUIT HUP, and 39, which queues)
  *            stubborn   logs each signal and stays
+ *            leaderless stubborn, but its first thread has ended: /proc shows a zombie with threads
  *            ignore     ignores TERM INT QUIT HUP, and stays
  *            plain      default dispositions, stays
  *            stopped    stops itself; when continued, polite
@@ -202,6 +204,13 @@ static void deny(int err)
 		fail("seccomp");
 }
 
+static void *leaderless(void *arg)
+{
+	(void)arg;
+	ready();
+	live(0);
+}
+
 static char **statement(char **w);
 
 static void *thread_body(void *arg)
@@ -279,6 +288,14 @@ static char **statement(char **w)
 		if (setpgid(0, 0) < 0)
 			fail(word);
 		statement(w);
+	} else if (IS("rejoin")) {
+		if (setpgid(0, getpgid(getppid())) < 0)
+			fail(word);
+		statement(w);
+	} else if (IS("become")) {
+		if (setresuid(n, n, n) < 0)
+			fail(word);
+		statement(w + 1);
 	} else if (IS("pids")) {
 		if (fork_or_fail() == 0) {
 			if (unshare(CLONE_NEWPID) < 0)
@@ -302,6 +319,12 @@ static char **statement(char **w)
 		block_all(SIG_BLOCK);
 		ready();
 		live(IS("polite"));
+	} else if (IS("leaderless")) {
+		pthread_t thread;
+		block_all(SIG_BLOCK);
+		if (pthread_create(&thread, NULL, leaderless, NULL))
+			fail(word);
+		syscall(SYS_exit, 0);
 	} else if (IS("stopped")) {
 		block_all(SIG_BLOCK);
 		ready();

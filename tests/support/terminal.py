@@ -1,36 +1,57 @@
-"""A pseudo-terminal with a session leader on it, driven as a person would: type, then read what comes."""
+"""A pseudo-terminal with processes on it, driven as a person would: type, then read what comes."""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pty
 import re
 import select
+import subprocess
+import termios
 import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
-from tests.support.lines import DEADLINE, DeadlineError
-from tests.support.processes import Handle
+from tests.support.lines import DEADLINE, DeadlineError, Pipe
+from tests.support.processes import Handle, children
 
-CTRL_C, CTRL_Z, CTRL_BACKSLASH = "\x03", "\x1a", "\x1c"
+CTRL_C, CTRL_D, CTRL_Z, CTRL_BACKSLASH = "\x03", "\x04", "\x1a", "\x1c"
 
 
 class Terminal:
-    """A pty whose session leader is `argv`: an interactive shell, or an init in a namespace; for `with`."""
+    """A pty with `argv` on it; use it with `with`: the end kills argv and its child (a namespace's PID 1).
 
-    def __init__(self, argv: Sequence[str | os.PathLike[str]], env: Mapping[str, str] | None = None) -> None:
-        words = [os.fspath(word) for word in argv]
+    `controls`: argv is the session's leader and the pty its controlling terminal, as for a login shell. Without, it is
+    but the standard streams, free to become another's: `setsid --ctty` further down, in a namespace.
+    """
+
+    def __init__(
+        self,
+        argv: Sequence[str | os.PathLike[str]],
+        *,
+        controls: bool = True,
+        env: Mapping[str, str] | None = None,
+        pipes: Sequence[Pipe] = (),
+    ) -> None:
         base = {key: value for key, value in os.environ.items() if not key.startswith(("SEXTON_", "TINI_"))}
-        environment = base | {"PS1": "$ ", "TERM": "dumb", "HISTFILE": ""} | dict(env or {})
-        pid, self.fd = pty.fork()
-        if pid == 0:
-            os.execvpe(words[0], words, environment)
-        self.leader = Handle(pid)
+        self.fd, slave = pty.openpty()
+        self.popen = subprocess.Popen(
+            [os.fspath(word) for word in argv],
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            env=base | {"PS1": "$ ", "TERM": "dumb", "HISTFILE": ""} | dict(env or {}),
+            pass_fds=[pipe.write_fd for pipe in pipes],
+            start_new_session=True,
+            preexec_fn=_take_terminal if controls else None,  # noqa: PLW1509  # the tests have one thread
+        )
+        os.close(slave)
+        for pipe in pipes:
+            pipe.close_writer()
         self.seen = ""
         self._taken = 0
-        self.code: int | None = None
 
     def keys(self, text: str) -> None:
         """Type these keys; see CTRL_C and CTRL_Z."""
@@ -62,18 +83,18 @@ class Terminal:
         """The terminal's foreground process group; as seen out here."""
         return os.tcgetpgrp(self.fd)
 
-    def wait(self, deadline: float = DEADLINE) -> int:
-        """Read until the leader has ended; its exit code as in waitstatus_to_exitcode."""
-        until = time.monotonic() + deadline
-        while self._read(until):
-            pass
-        return self._reap()
+    def hang_up(self) -> None:
+        """Close our side: the line is cut."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
 
-    def _reap(self) -> int:
-        if self.code is None:
-            self.leader.wait_dead()
-            self.code = os.waitstatus_to_exitcode(os.waitpid(self.leader.pid, 0)[1])
-        return self.code
+    def wait(self, deadline: float = DEADLINE) -> int:
+        """Read until argv has ended; its exit code as subprocess gives it."""
+        until = time.monotonic() + deadline
+        while self.fd >= 0 and self._read(until):
+            pass
+        return self.popen.wait(deadline)
 
     def __enter__(self) -> Self:
         return self
@@ -81,8 +102,15 @@ class Terminal:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.code is None:
-            self.leader.kill()
-        os.close(self.fd)  # hangs up: the rest of the session gets SIGHUP
-        self._reap()
-        self.leader.close()
+        if self.popen.poll() is None:
+            for pid in children(self.popen.pid):
+                below = Handle(pid)
+                below.kill()
+                below.close()
+            self.popen.kill()
+        self.hang_up()
+        self.popen.wait(DEADLINE)
+
+
+def _take_terminal() -> None:
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)

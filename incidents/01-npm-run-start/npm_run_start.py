@@ -1,0 +1,81 @@
+"""Incident 1: see README.md."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+from incidents.replaying import Table, output, real_root
+from tests.containers.podman import Container, Podman, eventually
+from tests.support.processes import Stat, status
+
+TITLE = "a hosting platform stops npm, and the servers live on"
+HERE = Path(__file__).parent
+
+APPS = 3
+
+
+def servers(container: Container) -> list[Stat]:
+    """The customers' servers that are alive."""
+    found = []
+    for each in container.processes():
+        words = (container.proc / str(each.pid) / "cmdline").read_bytes().split(b"\0")
+        if words[:2] == [b"node", b"server.js"]:
+            found.append(each)
+    return found
+
+
+def taken(port: int) -> bool:
+    """Is somebody listening there?"""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def run(podman: Podman, how: str, init: Path | None = None) -> dict[str, object]:
+    """Host the apps, stop them all, and count what is left in the container."""
+    control = podman.home / f"control-{how}"
+    os.mkfifo(control)
+    words = [f"--volume={control}:/control"]
+    if init:
+        words += [f"--volume={init}:/sexton-init:ro", "--init", f"--init-path={init}"]
+    container = podman.start(*words, *real_root(HERE), "python3", "/incident/hosting.py", how, str(APPS))
+    with output(container) as lines:
+        ports = [int(word) for word in lines.until(lambda line: line.startswith("hosting"))[-1].split()[1:]]
+        assert len(servers(container)) == APPS
+        assert all(map(taken, ports))
+        control.write_text("stop them\n")
+        lines.until(lambda line: line == "stopped")
+        if how == "group":  # what npm had started ends a moment later than npm
+            eventually(lambda: not servers(container) and len(container.zombies()) >= APPS, "the servers have ended")
+        left = servers(container)
+        counts: dict[str, object] = {
+            "servers started": APPS,
+            "servers alive after the stop": len(left),
+            "their memory, MB": sum(int(status(each.pid, container.proc)["VmRSS"].split()[0]) for each in left) // 1024,
+            "ports still taken": sum(map(taken, ports)),
+            "<defunct>": len(container.zombies()),
+        }
+        container.remove()
+    return counts
+
+
+def replay(init: Path) -> Table:
+    """As it was; as it was after the first repair; and with sexton-init, as PID 1 and in front of each app."""
+    with Podman() as podman:
+        return {
+            "stop npm": run(podman, "npm"),
+            "stop its group": run(podman, "group"),
+            "sexton-init": run(podman, "guard", init),
+        }
+
+
+def check(table: Table) -> None:
+    """Servers are left, or zombies are; with sexton-init neither, at the moment the platform's own wait is over."""
+    npm, group, sexton = table.values()
+    assert npm["servers alive after the stop"] == npm["ports still taken"] == APPS
+    assert npm["their memory, MB"] != 0
+    assert group["servers alive after the stop"] == group["ports still taken"] == 0
+    assert group["<defunct>"] == APPS
+    assert set(sexton.values()) == {APPS, 0}
+    assert sexton["servers started"] == APPS

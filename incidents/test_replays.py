@@ -1,0 +1,17 @@
+"""Every incident: the damage is there without sexton, and is not there with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from incidents.replaying import FOLDERS, load, show
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=[folder.name for folder in FOLDERS])
+def test_replay(folder: Path, sexton_init: Path) -> None:
+    replay = load(folder)
+    table = replay.replay(sexton_init)
+    print(show(table))
+    replay.check(table)
