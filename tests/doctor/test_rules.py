@@ -132,6 +132,16 @@ def test_14_what_this_kernel_cannot_be_made_to_wait_for(wchan: str, stack: tuple
     assert finding.confidence == ("certain" if what else "likely")
 
 
+def test_13_a_member_in_state_d_keeps_its_namespace() -> None:
+    """A fixture: what hangs here for good would outlive the test."""
+    init = Facts(process(5, "sh", ppid=2, flags=proc.PF_EXITING), status(5, 1), namespace=77)
+    hanging = Facts(process(6, "cp", ppid=5, state="D"), status(6, 2), namespace=77)
+    seen = evidence(INIT, init, hanging)._replace(dying=(init.process,))
+    found = {f.rule: f for f in diagnose(seen)}
+    assert "cp[6] in it cannot be killed" in found["namespace-stuck"].what
+    assert found["namespace-stuck"].confidence == "certain"
+
+
 @pytest.mark.parametrize(
     ("used", "refused", "severity"),
     [(79, 0, ""), (80, 0, "hazard"), (95, 0, "problem"), (10, 3, "hazard"), (85, 1, "problem")],
@@ -200,7 +210,8 @@ def families(draw: st.DrawFn) -> Evidence:
     scope = frozenset(draw(st.sets(st.sampled_from(pids))))
     zombies = tuple(p for p in at.zombies() if p.pid in scope)
     stuck = tuple(p for p in at if p.state == "D")
-    return Evidence(at=at, scope=scope, zombies=zombies, stuck=stuck, briefs=briefs, people=known)
+    dying = tuple(p for p in at if p.flags & proc.PF_EXITING and not p.zombie)
+    return Evidence(at, scope, zombies=zombies, stuck=stuck, dying=dying, briefs=briefs, people=known)
 
 
 @given(families())

@@ -344,8 +344,8 @@ os.kill(int(inner[0]), signal.SIGKILL); say("killed"); hear()
         scene.until(lambda _: scene.named("victim"))
         scene.tell()
         scene.expect("killed")
-        finding = check(scene.until(lambda f: "zap_pid_ns" in str(f)), "namespace-stuck", culprit="outside")
-        assert "zap_pid_ns_processes" in str(finding.facts)
+        finding = check(scene.until(lambda f: "outside" in str(f)), "namespace-stuck", culprit="outside")
+        assert "it waits for its namespace to empty" in str(finding.facts)
         assert "tail[" in finding.what
 
 

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     Choice = Callable[[proc.Snapshot, Mapping[int, proc.Container]], Collection[int]]
 
 
+# Seconds that a parent has for its child's end before a watch looks closer.
+_MOMENT = 0.3
+
+
 @click.command()
 @click.option("--pid", type=int, metavar="P", help="Only process P and its descendants.")
 @click.option("--container", metavar="C", help="Only the container or pod whose id begins with C.")
@@ -80,7 +84,6 @@ def _print_json(evidence: Evidence, findings: Sequence[Finding]) -> None:
 
 def _watch(choose: Choice | None, *, as_json: bool) -> None:
     """Look, then sleep until a process has ended and stayed a zombie; for ever."""
-    from sexton.doctor.look import SETTLE
     from sexton.doctor.watch import Watch
 
     before: dict[object, Finding] = {}
@@ -97,7 +100,7 @@ def _watch(choose: Choice | None, *, as_json: bool) -> None:
             if first:
                 print(f"sexton: watching: {watching.how()}", file=sys.stderr, flush=True)
             first, before = False, now
-            watching.wait(evidence.scope if choose else None, SETTLE)
+            watching.wait(evidence.scope if choose else None, _MOMENT)
 
 
 def _key(finding: Finding) -> object:

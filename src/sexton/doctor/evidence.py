@@ -60,14 +60,15 @@ class Facts(NamedTuple):
 
 
 class Evidence(NamedTuple):
-    """All that the rules see. `zombies` and `stuck` lasted; `people` has every process that a rule may ask
-    about.
+    """All that the rules see. `zombies`, `stuck` (in state D) and `dying` (ending, and not zombies) lasted; `people`
+    has every process that a rule may ask about.
     """
 
     at: proc.Snapshot
     scope: frozenset[int]
     zombies: tuple[proc.Process, ...] = ()
     stuck: tuple[proc.Process, ...] = ()
+    dying: tuple[proc.Process, ...] = ()
     briefs: Mapping[int, proc.Brief] = {}
     people: Mapping[int, Facts] = {}
     containers: Mapping[int, proc.Container] = {}

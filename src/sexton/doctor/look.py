@@ -14,8 +14,8 @@ from sexton.doctor.evidence import Evidence
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
-# Seconds that a zombie must stay one to count: a parent that is busy is no culprit.
-SETTLE = 0.3
+# Seconds that a zombie must stay one to count: a parent that is busy, or that looks twice a second, is no culprit.
+SETTLE = 1.0
 # Of the children of an init, so many are read for signs of having been left over.
 _MOST_CHILDREN = 200
 
@@ -50,7 +50,7 @@ def collect(
     levels += proc.of_machine(at)
 
     left = settle - (time.monotonic() - begun)
-    suspects = [p for p in at if p.pid in scope and not p.kernel and p.state in "ZD"]
+    suspects = [p for p in at if p.pid in scope and not p.kernel and (p.state in "ZD" or p.flags & proc.PF_EXITING)]
     if left > 0 and suspects:
         pause(left)
     lasting = [p for p in suspects if _same(p, proc.stat(p.pid, root))]
@@ -59,6 +59,7 @@ def collect(
         scope=scope,
         zombies=tuple(p for p in lasting if p.zombie),
         stuck=tuple(p for p in lasting if p.state == "D"),
+        dying=tuple(p for p in lasting if p.flags & proc.PF_EXITING and not p.zombie),
         briefs=briefs,
         people=people,
         containers=containers,

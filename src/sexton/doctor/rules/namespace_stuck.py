@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from sexton.doctor.model import Cure, Fact, Rule
 from sexton.doctor.rules._tools import counted, finding
-from sexton.proc import PF_EXITING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -18,12 +17,14 @@ if TYPE_CHECKING:
 
 def examine(evidence: Evidence, zombies: Sequence[Process]) -> Iterator[Finding]:
     """Dying inits, each with the members of its namespace that keep it."""
-    for init in evidence.people.values():
-        dying = init.init and init.process.flags & PF_EXITING and not init.process.zombie
-        if not dying or init.process.pid not in evidence.scope:
+    for process in evidence.dying:
+        init = evidence.facts(process.pid)
+        if init is None or not init.init:
             continue
-        members = [zombie for zombie in zombies if _inside(evidence, zombie, init)]
-        stuck = [process for process in evidence.stuck if _inside(evidence, process, init)]
+        members = [
+            z for z in zombies if _inside(evidence, z, init) and not _inside(evidence, evidence.at.parent(z), init)
+        ]
+        stuck = [hanging for hanging in evidence.stuck if _inside(evidence, hanging, init)]
         if not members and not stuck and init.wchan != "zap_pid_ns_processes":
             continue
         parents = {zombie.ppid for zombie in members}
@@ -64,12 +65,10 @@ def examine(evidence: Evidence, zombies: Sequence[Process]) -> Iterator[Finding]
             )
 
 
-def _inside(evidence: Evidence, process: Process, init: Facts) -> bool:
-    """Whether the process is in the init's namespace, and its parent is not."""
-    known, parent = evidence.facts(process.pid), evidence.facts(process.ppid)
-    if known is None or not init.namespace or known.namespace != init.namespace:
-        return False
-    return parent is None or parent.namespace != init.namespace
+def _inside(evidence: Evidence, process: Process | None, init: Facts) -> bool:
+    """Whether the process is in the init's namespace."""
+    known = evidence.facts(process.pid) if process else None
+    return known is not None and init.namespace != 0 and known.namespace == init.namespace
 
 
 RULE = Rule(
