@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from sexton.doctor.diagnosis import diagnose
 from sexton.doctor.evidence import HOST_NAMESPACE, Evidence, Facts, Wait
 from sexton.doctor.pages import pages
 from sexton.doctor.rules import BY_ID, ORDER
+from tests.doctor.scene import DEADLINE
 
 CHECKOUT = Path(__file__).parent.parent.parent
 PLACES = {"docker", "compose", "kubernetes", "podman", "systemd", "python", "node", "go", "java", "shell"}
@@ -237,3 +239,46 @@ def test_cures_are_filled_in_and_those_that_fit_come_first() -> None:
     assert set(first[:5]) == {"sexton", "docker", "compose", "python"}
     assert "docker restart 0123456789ab" in [cure.commands for cure in finding.cures]
     assert not any("{" + name in c.commands + c.risk for c in finding.cures for name in ("pid}", "name}", "container}"))
+
+
+CURES = [(rule.id, cure) for rule in ORDER for cure in rule.cures]
+
+
+@pytest.mark.parametrize("cure", dict.fromkeys(cure for _, cure in CURES if cure.place == "python"), ids=str)
+def test_python_to_paste_is_python(cure: model.Cure) -> None:
+    ast.parse(cure.commands)
+
+
+@pytest.mark.parametrize("cure", dict.fromkeys(cure for _, cure in CURES if cure.place == "node"), ids=str)
+def test_javascript_to_paste_is_javascript(cure: model.Cure, tmp_path: Path) -> None:
+    script = tmp_path / "cure.js"
+    script.write_text(cure.commands)
+    subprocess.run(["node", "--check", script], check=True, timeout=DEADLINE)
+
+
+SHELLED = {"sexton", "host", "shell", "podman"}
+
+
+@pytest.mark.parametrize("cure", dict.fromkeys(cure for _, cure in CURES if cure.place in SHELLED), ids=str)
+def test_commands_to_paste_are_a_shell_s(cure: model.Cure) -> None:
+    words = {"{pid}": "1", "{victim}": "2", "{container}": "c", "{where}": "/cg", "{name}": "x[1]"}
+    text = cure.commands
+    for name, value in words.items():
+        text = text.replace(name, value)
+    if not text.startswith("command:"):
+        subprocess.run(["bash", "-n", "-c", text], check=True, timeout=DEADLINE)
+
+
+def test_sexton_s_own_commands_have_these_options() -> None:
+    from click.testing import CliRunner
+
+    from sexton.cli._group import sexton
+
+    lines = {line for _, cure in CURES if cure.place == "sexton" for line in cure.commands.split("\n")}
+    assert lines
+    for line in lines:
+        _, command, *words = line.partition("#")[0].replace("{pid}", "1").replace("{victim}", "2").split()
+        done = CliRunner().invoke(sexton, [command, *words, "--help"])
+        assert done.exit_code == 0, done.output
+        options = [word for word in words if word.startswith("--")]
+        assert all(option in done.output for option in options)

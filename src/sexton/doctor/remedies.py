@@ -53,11 +53,11 @@ USE_AN_INIT = (
 CLEAR_NOW = Cure(
     "sexton",
     "Clear the zombies that are there, without a restart",
-    "sexton reap --parent {pid}            # says what it would do\n"
-    "sexton reap --parent {pid} --yes      # nudges, then makes it wait for what it does not track",
-    "A nudge is harmless. Making {name} wait stops it for about a millisecond; it is refused for"
-    " children that"
-    " {name} started itself, whose exit status would be lost.",
+    "sexton reap --parent {pid}                  # says what it would do\n"
+    "sexton reap --parent {pid} --yes            # nudges, then makes it wait for what it does not track\n"
+    "sexton reap --parent {pid} --yes --force    # for what it may have started itself, too",
+    "A nudge is harmless. Making {name} wait stops it for about a millisecond. With --force it never learns how"
+    " children that it started itself have ended.",
 )
 
 NUDGE = Cure(
@@ -122,7 +122,7 @@ WAIT_IN_CODE = (
     Cure(
         "python",
         "Wait for each child",
-        "with subprocess.Popen(argv) as process:\n    …\n"
+        "with subprocess.Popen(argv) as process:\n    ...\n"
         "# or, for one that outlives the block: threading.Thread(target=process.wait, daemon=True).start()",
         "None known.",
     ),

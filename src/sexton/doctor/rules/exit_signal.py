@@ -30,7 +30,7 @@ def examine(evidence: Evidence, zombies: Sequence[Process]) -> Iterator[Finding]
             what=f"{parent.process.name} made {counted(cloned)} by clone with exit signal {signal} in"
             " place of SIGCHLD;"
             " a plain wait says ECHILD, and no SIGCHLD was sent",
-            remedy="Its code must wait with __WALL or __WCLONE. `sexton reap` does so from outside.",
+            remedy="Its code must wait with __WALL or __WCLONE. `sexton reap --force` does so from outside.",
             facts=(
                 parentage(parent, cloned),
                 Fact(
@@ -54,7 +54,7 @@ RULE = Rule(
         Cure(
             "sexton",
             "Clear the zombies that are there, without a restart",
-            "sexton reap --parent {pid} --yes",
+            "sexton reap --parent {pid} --yes --force",
             "{name} stops for about a millisecond. If it waits with __WALL later, that wait says ECHILD.",
         ),
         Cure(

@@ -89,7 +89,7 @@ RULE = Rule(
         Cure(
             "sexton",
             "Make the outer parent reap, without its end",
-            "sexton reap {victim} --yes",
+            "sexton reap {victim} --yes --force",
             "{name} stops for about a millisecond; if it tracks this child, it does not learn how that ended.",
         ),
         Cure(
