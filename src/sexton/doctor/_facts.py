@@ -44,6 +44,7 @@ class Looker:
         self.mounts = mounts
         self._denied: dict[int, list[str]] = {}
         self._reading = 0
+        self._freezers: dict[tuple[proc.Membership, ...], str] = {}
 
     def facts(self, pid: int) -> Facts:
         """Everything of one process."""
@@ -114,14 +115,14 @@ class Looker:
             return b""
 
     def _frozen(self, pid: int) -> str:
-        """The innermost cgroup directory that freezes it: version 1's freezer.state, version 2's
-        cgroup.freeze.
-        """
+        """The innermost cgroup directory that freezes it: version 1's freezer.state, version 2's cgroup.freeze."""
         lines = self.groups.get(pid, ())
-        for controller, name, frozen in (
-            ("freezer", "freezer.state", b"FROZEN"),
-            ("", "cgroup.freeze", b"1"),
-        ):
+        if lines not in self._freezers:
+            self._freezers[lines] = self._freezer(lines)
+        return self._freezers[lines]
+
+    def _freezer(self, lines: tuple[proc.Membership, ...]) -> str:
+        for controller, name, frozen in (("freezer", "freezer.state", b"FROZEN"), ("", "cgroup.freeze", b"1")):
             for directory in proc.directories(lines, self.mounts, controller, probe=name):
                 data = proc.read(f"{directory}/{name}")
                 if not isinstance(data, proc.Missing) and data.strip() == frozen:

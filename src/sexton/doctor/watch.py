@@ -21,9 +21,9 @@ _SPARE = 64
 class Watch:
     """Tells when a process has ended and has stayed a zombie; asleep in between.
 
-    With CAP_NET_ADMIN in the first PID namespace the kernel tells of every end on the machine. Otherwise
-    it holds a pidfd of each living process that it was shown: what is born and ends between two looks is
-    seen at the next.
+    In the first PID namespace the kernel tells of every end on the machine, before Linux 6.6 only with CAP_NET_ADMIN.
+    Elsewhere it holds a pidfd of each living process that it was shown: what is born and ends between two looks is seen
+    at the next.
     """
 
     def __init__(self, root: str = proc.PROC) -> None:
@@ -61,7 +61,7 @@ class Watch:
         return (
             f"{len(self._pidfds)} processes are watched, each by a pidfd{missed}; one that is born and"
             " ends between two"
-            " looks is seen at the next end of another. As root on the host every end is seen"
+            " looks is seen at the next end of another. On the host every end is seen"
         )
 
     def show(self, at: proc.Snapshot, scope: Collection[int]) -> None:
