@@ -12,9 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.compat.troop import await_that
 from tests.compat.twins import Case, Side, Twins
-from tests.support.lines import Pipe
+from tests.support.lines import Pipe, until
 from tests.support.running import Place
 
 INITS = ["tini --", "tini -sg --", "dumb-init", "dumb-init -c", "catatonit --", "catatonit -g --"]
@@ -232,7 +231,7 @@ def test_the_directory_is_not_kept_busy(
     # COMMAND may look before the init has left.
     with ExitStack() as stack:
         run = twins.ours.start(Case(f"{init} sh -c 'read go; readlink /proc/$PPID/cwd'"), stack, stdin=subprocess.PIPE)
-        await_that("it has left", lambda: os.readlink(f"/proc/{run.init.pid}/cwd") == "/")
+        until(lambda: os.readlink(f"/proc/{run.init.pid}/cwd") == "/", "it has left")
         run.tell()
         assert run.wait().out == "/\n"
 

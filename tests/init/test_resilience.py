@@ -85,6 +85,7 @@ def test_with_few_descriptors(start: Starter, placed: Mode, limit: int) -> None:
     stops_hard(start, placed, ["prlimit", f"--nofile={limit}:{limit}"])
 
 
+@pytest.mark.release_only("no shared library can be opened")
 @pytest.mark.parametrize("limit", [3, 4])
 def test_as_pid_1_with_no_descriptor_to_spare(start: Starter, limit: int) -> None:
     before = ["prlimit", f"--nofile={limit}:{limit}"]
@@ -93,6 +94,7 @@ def test_as_pid_1_with_no_descriptor_to_spare(start: Starter, limit: int) -> Non
     assert list(end.got(signal.SIGTERM).values()) == [1, 1]
 
 
+@pytest.mark.release_only("no shared library can be opened")
 @pytest.mark.parametrize("limit", [3, 4])
 def test_beside_with_no_descriptor_to_spare(start: Starter, limit: int) -> None:
     """/proc cannot be opened, so it is as if there were none: the group is stopped."""

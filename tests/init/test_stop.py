@@ -44,7 +44,8 @@ def nothing_left(end: Ending, dead: int) -> None:
 def test_20_leftovers_are_stopped_wherever_they_went(start: Starter, placed: Mode, kind: str, sig: int) -> None:
     """COMMAND ends; each of the 20 gets the stop signal exactly once and ends by itself."""
     statement = f"times 20 {PLACES[kind]('polite')}"
-    end = start(placed, f"{LONG} --stop-signal {sig}", statement, "await 20", "exit 3").end()
+    settle = ["mourn"] if kind == "orphan" else []  # until their short-lived parents are dead
+    end = start(placed, f"{LONG} --stop-signal {sig}", statement, "await 20", *settle, "exit 3").end()
     assert end.code == 3
     assert len(end.got(sig)) == 20
     assert set(end.got(sig).values()) == {1}
