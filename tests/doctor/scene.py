@@ -46,6 +46,10 @@ def sleeper(name="victim"):
 """
 
 
+# PID 1 of the scenes whose culprit is another process.
+INIT = ("tini", "--", "{python}")
+
+
 class Scene:
     """PID 1 of a new namespace runs `argv`; `{python}` in it stands for this script in Python."""
 
@@ -137,3 +141,24 @@ class Scene:
             if true(found):
                 return found
             assert time.monotonic() < until, f"it did not come to that; found {list(found)}"
+
+
+def check(
+    found: dict[str, Finding], rule: str, *, culprit: str, victims: int = 1, confidence: str = "certain"
+) -> Finding:
+    """The rule is among the findings, with this culprit; and no other rule claims a zombie."""
+    assert rule in found, f"{rule} is not among {list(found)}"
+    finding = found[rule]
+    assert finding.culprit is not None
+    assert (finding.culprit.comm, len(finding.victims), finding.confidence) == (culprit, victims, confidence)
+    others = [f.rule for f in found.values() if f.rule != rule and any(v.zombie for v in f.victims)]
+    assert not others
+    assert finding.facts
+    assert finding.cures
+    assert finding.culprit.name in finding.what
+    return finding
+
+
+def python() -> str:
+    """The kernel's name for this interpreter when it is started by its path."""
+    return Path(sys.executable).name[:15]
