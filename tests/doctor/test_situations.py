@@ -16,7 +16,6 @@ from sexton import proc
 from tests.doctor.scene import DEADLINE, INIT, Scene, check, python
 
 if TYPE_CHECKING:
-
     pass
 
 ORPHAN = "child(lambda: child(sleeper))"
@@ -98,6 +97,7 @@ import os, sys, json
 sys.path.insert(0, {str(Path(proc.__file__).parent.parent.parent)!r})
 print("ready", flush=True)
 sys.stdin.readline()
+from sexton.doctor.diagnosis import diagnose
 from sexton.doctor.look import collect
 evidence = collect(settle=0)
 print(" ".join(sorted(f.rule for f in diagnose(evidence))), flush=True)
