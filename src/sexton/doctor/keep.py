@@ -1,9 +1,9 @@
 """Stays beside a program that cannot be restarted now, and buries each new zombie of it. Asleep in between.
 
-What wakes it: with CAP_NET_ADMIN in the first PID namespace the kernel tells of every process that ends (the proc
-connector), and of every fork by the culprit, so that what is its own child is known for certain. Without, it holds a
-pidfd on each descendant of the culprit that it has seen, and looks again when one of them ends: a process whose
-whole life falls between two looks is found at the next one.
+What wakes it: in the first PID namespace (before Linux 6.6 with CAP_NET_ADMIN) the kernel tells of every process
+that ends (the proc connector), and of every fork by the culprit, so that what is its own child is known for
+certain. Without, it holds a pidfd on each descendant of the culprit that it has seen, and looks again when one of
+them ends: a process whose whole life falls between two looks is found at the next one.
 """
 
 from __future__ import annotations
