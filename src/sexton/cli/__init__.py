@@ -9,6 +9,11 @@ from sexton._binary import become
 # The name of a subcommand, and the module that holds a click command of that name.
 COMMANDS = {
     "init": "sexton.cli.init",
+    "check": "sexton.cli.check",
+    "reap": "sexton.cli.reap",
+    "ps": "sexton.cli.ps",
+    "tree": "sexton.cli.tree",
+    "doctor": "sexton.cli.doctor",
 }
 
 
