@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-
 CHECKOUT = Path(__file__).parents[2]
 ROWS = {
     "start": ["start"],
