@@ -215,7 +215,7 @@ class Container:
         """`podman exec` to its end."""
         return self.podman.call("exec", *options, self.id, *command)
 
-    def stop(self, seconds: int = 30) -> None:
+    def stop(self, seconds: int = 20) -> None:
         """`podman stop`: SIGTERM for PID 1, and after `seconds` the engine's SIGKILL."""
         self.podman.do("stop", f"--time={seconds}", self.id)
 
