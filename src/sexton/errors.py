@@ -1,7 +1,8 @@
 """Every error that sexton raises, drawn once.
 
     SextonError                       exit 1
-    ├── UsageError (ValueError)       exit 2    a bad option, key or value: it names it, and what was expected
+    ├── UsageError (ValueError)       exit 2    a bad option, key or value: it names it and what was expected
+    ├── CannotLook                    exit 2    no /proc to read, or no such process or container in it
     ├── BinaryNotFound                exit 127  no sexton-init in any of the places looked in
     ├── GuardError                    exit 125  a guard could not do its work
     │   └── ContainmentError          exit 125  the containment that was asked for cannot be had here
@@ -24,6 +25,12 @@ class SextonError(Exception):
 
 class UsageError(SextonError, ValueError):
     """A bad option, key or value; the message names it and says what was expected."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class CannotLook(SextonError):
+    """No /proc to read, or no such process or container in it; the message names what was looked at."""
 
     exit_code: ClassVar[int] = 2
 

@@ -8,9 +8,9 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.compat.troop import await_state, await_that
+from tests.compat.troop import await_state
 from tests.compat.twins import Case, Outcome, Side, Twins
-from tests.support.lines import Lines
+from tests.support.lines import Lines, until
 from tests.support.processes import children, stat
 from tests.support.running import Place, Running
 
@@ -21,8 +21,8 @@ OTHERS = [sig for sig in (*range(1, 32), 34, 64) if sig not in {2, 4, 5, 6, 7, 8
 def await_waiting(run: Running) -> None:
     """Wait until it sleeps, which it does nowhere but in its wait for signals."""
     if run.place is not Place.HERE:
-        await_that("the namespace has a process", lambda: children(run.popen.pid))
-    await_that("it has been executed", lambda: stat(run.init.pid).comm in {"catatonit", "pause"})
+        until(lambda: bool(children(run.popen.pid)), "the namespace has a process")
+    until(lambda: stat(run.init.pid).comm in {"catatonit", "pause"}, "it has been executed")
     await_state(run.init.pid, "S")
 
 
@@ -87,9 +87,9 @@ def test_a_pause_buries_what_comes_to_it(twins: Twins, line: str) -> None:
         assert isinstance(run.out, Lines)
         assert run.out.line() == "2"
         await_waiting(run)
-        await_that("the dead one is buried", lambda: len(children(run.init.pid)) == 1)
+        until(lambda: len(children(run.init.pid)) == 1, "the dead one is buried")
         sleeper = run.handle(children(run.init.pid)[0])
         sleeper.kill()
-        await_that("nobody is left", lambda: not children(run.init.pid))
+        until(lambda: not children(run.init.pid), "nobody is left")
         run.send(signal.SIGTERM)
         assert run.wait().code == 0

@@ -104,14 +104,16 @@ def test_a_terminal_stop_is_forwarded_or_swallowed(twins: Twins, init: str, sig:
     assert ours == peer
 
 
-def stop_and_go(side: Side, init: str, sig: int, stopped: list[str]) -> dict[str, list[int]]:
-    """Stop a dumb-init that is not PID 1, wait until the members named have stopped, and continue: what they got."""
+def stop_and_go(side: Side, init: str, sig: int, stopped: list[str], instead: int | None) -> dict[str, list[int]]:
+    """Stop a dumb-init that is not PID 1, wait for what its members make of it, and continue: what they got."""
     with ExitStack() as stack:
         troop = muster(side, init, Place.BESIDE, stack)
         troop.send(sig)
         await_state(troop.init.pid, "T")
         for label in stopped:
             await_state(troop.members[label].pid, "T")
+        if instead:  # CONT takes back a stop signal that waits
+            troop.await_got("main", instead)
         troop.send(signal.SIGCONT)
         troop.settle()
         got = troop.got()
@@ -119,19 +121,33 @@ def stop_and_go(side: Side, init: str, sig: int, stopped: list[str]) -> dict[str
         return got
 
 
+TSTP, TTIN, TTOU = STOPS
+BOTH = ["main", "kid"]
+
+
 @pytest.mark.parametrize(
-    ("init", "stopped"),
+    ("init", "sig", "stopped", "instead"),
     [
-        ("dumb-init", ["main", "kid"]),
-        ("dumb-init -v", ["main", "kid"]),
-        ("dumb-init -c", []),  # the command gets the signal itself, and takes it
-        ("dumb-init -c -r 20:1", []),
-        ("dumb-init -r 20:15 -r 21:0 -r 22:1", []),  # it stops itself though the command does not
+        ("dumb-init", TSTP, BOTH, None),
+        ("dumb-init", TTIN, BOTH, None),
+        ("dumb-init", TTOU, BOTH, None),
+        ("dumb-init -v", TSTP, BOTH, None),
+        # The command gets the signal itself, and takes it.
+        ("dumb-init -c", TSTP, [], TSTP),
+        ("dumb-init -c", TTIN, [], TTIN),
+        ("dumb-init -c", TTOU, [], TTOU),
+        ("dumb-init -c -r 20:1", TSTP, [], signal.SIGHUP),
+        ("DUMB_INIT_SETSID=0 dumb-init -r 20:1", TTIN, [], TTIN),
+        # It stops itself though the command does not.
+        ("dumb-init -r 20:15 -r 21:1 -r 22:0", TSTP, [], signal.SIGTERM),
+        ("dumb-init -r 20:15 -r 21:1 -r 22:0", TTIN, [], signal.SIGHUP),
+        ("dumb-init -r 20:15 -r 21:1 -r 22:0", TTOU, [], None),
     ],
 )
-@pytest.mark.parametrize("sig", STOPS)
-def test_dumb_init_stops_itself_on_a_terminal_stop(twins: Twins, init: str, stopped: list[str], sig: int) -> None:
-    peer, ours = (stop_and_go(side, init, sig, stopped) for side in twins.sides)
+def test_dumb_init_stops_itself_on_a_terminal_stop(  # a row of the table above is what it is
+    twins: Twins, init: str, sig: int, stopped: list[str], instead: int | None
+) -> None:
+    peer, ours = (stop_and_go(side, init, sig, stopped, instead) for side in twins.sides)
     assert ours == peer
 
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
 from tests.compat.twins import Case, Outcome, Side
-from tests.support.lines import DEADLINE, Pipe
+from tests.support.lines import Pipe, until
 from tests.support.monsters import Note, await_notes, join, parse
 from tests.support.processes import Handle, children, stat
 from tests.support.running import Place, Result, Running
@@ -83,17 +81,9 @@ class Troop:
         return sum(note.word == "left" for note in self.notes)
 
 
-def await_that(what: str, condition: Callable[[], object]) -> None:
-    """Look until it is so: of some states of a stranger nobody tells."""
-    until = time.monotonic() + DEADLINE
-    while not condition():
-        assert time.monotonic() < until, f"within {DEADLINE} s not: {what}"
-        os.sched_yield()
-
-
 def await_state(pid: int, wanted: str) -> None:
     """Look until the process is in one of those states (a letter each)."""
-    await_that(f"process {pid} in state {wanted}", lambda: stat(pid).state in wanted)
+    until(lambda: stat(pid).state in wanted, f"process {pid} in state {wanted}")
 
 
 def muster(

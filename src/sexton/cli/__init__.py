@@ -10,6 +10,11 @@ from sexton._binary import become
 COMMANDS = {
     "init": "sexton.cli.init",
     "run": "sexton.cli.run",
+    "check": "sexton.cli.check",
+    "reap": "sexton.cli.reap",
+    "ps": "sexton.cli.ps",
+    "tree": "sexton.cli.tree",
+    "doctor": "sexton.cli.doctor",
 }
 
 

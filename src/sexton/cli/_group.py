@@ -1,4 +1,6 @@
-"""The click group behind `sexton`: it finds its subcommands in a dict and imports one when it is asked for."""
+"""The click group behind `sexton`: it finds its subcommands in a dict and imports one when it is asked
+for.
+"""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ class Exchange:
         self._found: dict[int, list[bytes]] = {}
         self._streams: dict[int, IO[Any]] = {}
         self._poll = select.poll()
-        self._rest = memoryview(_encoded(data, tree.stdin)).cast("B")
+        self._rest = memoryview(encoded(data, tree.stdin)).cast("B")
         if tree.stdin:
             with contextlib.suppress(BrokenPipeError):
                 tree.stdin.flush()
@@ -115,17 +115,19 @@ class Exchange:
     def result(self) -> tuple[Any, Any]:
         """The same as the caller asked for it: text, if the streams are text."""
         out, err = self.bytes()
-        return _decoded(out, self._tree.stdout), _decoded(err, self._tree.stderr)
+        return decoded(out, self._tree.stdout), decoded(err, self._tree.stderr)
 
 
-def _encoded(data: Any, stream: IO[Any] | None) -> Any:
+def encoded(data: Any, stream: IO[Any] | None) -> Any:
+    """Input as bytes, if the stream is text."""
     if data is None or stream is None:
         return b""
     encoding = getattr(stream, "encoding", None)
     return data.encode(encoding, stream.errors) if encoding else data  # type: ignore[attr-defined]
 
 
-def _decoded(data: bytes | None, stream: IO[Any] | None) -> Any:
+def decoded(data: bytes | None, stream: IO[Any] | None) -> Any:
+    """Output as text, if the stream is text."""
     encoding = getattr(stream, "encoding", None)
     if data is None or stream is None or not encoding:
         return data

@@ -30,6 +30,7 @@ class Record:
         self.events: deque[events.Event] = deque(maxlen=KEEP)
         self.seen = 0  # events so far, those that were forgotten too
         self.answers: dict[int, events.Event] = {}  # by the number of the command that each answers
+        self.ignored: set[int] = set()  # the commands whose answers nobody waits for
         self._answered = 0
         self._lost = 0
         self._tail = b""
@@ -53,10 +54,13 @@ class Record:
         new = min(self.seen - number, len(self.events))
         return [self.events[i] for i in range(len(self.events) - new, len(self.events))]
 
-    def _take(self, event: events.Event) -> None:  # noqa: C901 - a table: one case, one event, one line
+    def _take(self, event: events.Event) -> None:  # noqa: C901, PLR0912 - a table: one case, one event, one line
         match event:
             case events.Done() | events.Refused() | events.Status():
-                self.answers[self._answered] = event
+                if self._answered in self.ignored:
+                    self.ignored.remove(self._answered)
+                else:
+                    self.answers[self._answered] = event
                 self._answered += 1
             case events.Hello():
                 self.hello = event

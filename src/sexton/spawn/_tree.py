@@ -197,6 +197,20 @@ class Tree(_ends.Owner):
         return self._record.closed
 
     @property
+    def ended(self) -> bool:
+        """The command has ended, as far as we have listened."""
+        return self._record.closed or self._record.exited is not None
+
+    @property
+    def seen(self) -> int:
+        """How many events there were, as far as we have listened."""
+        return self._record.seen
+
+    def since(self, number: int) -> list[events.Event]:
+        """The events from that number on."""
+        return self._record.since(number)
+
+    @property
     def ending(self) -> bool:
         """The command has ended, and the guard stops or leaves what is left by itself."""
         return self._record.closed or (self._record.exited is not None and self._options.on_exit != "wait")
@@ -225,6 +239,15 @@ class Tree(_ends.Owner):
             self._asked += 1
         self._await(lambda: number in self._record.answers or self._record.closed, None)
         return self._record.answers.pop(number, None)
+
+    def order_unheard(self, words: str) -> None:
+        """Send a command; its answer is of no interest. Waits for nothing."""
+        self._check_owner()
+        with self._speaking, contextlib.suppress(OSError):
+            if not self._record.closed:
+                self._end.sendall(words.encode() + b"\n")
+                self._record.ignored.add(self._asked)
+                self._asked += 1
 
     def _order(self, words: str) -> bool:
         """Send a command that is to be carried out; False when the tree had ended. Raises SextonError where refused."""

@@ -1,0 +1,1 @@
+"""Figures of seeing and explaining: `python -m bench.proc`."""

@@ -1,0 +1,212 @@
+"""The tracer: stops one thread of the culprit for some hundred microseconds, and has it call wait4.
+
+Invariant: whichever step is the last, because sexton is killed there, the thread runs on with its own
+registers. Up to `set the registers` nothing of it has changed but dead memory below its stack pointer; from
+there on it is on the detour of `inject_frame`, which ends in its own registers whether anybody watches or
+not; and `give them back` only shortens that way. A stop is looked at with WNOWAIT, so that a signal which
+was about to be delivered still is.
+
+Never single-steps: a step that outlives its tracer is a fatal SIGTRAP. The one difference that a dead
+tracer makes: a system call with a timeout (nanosleep, poll, a timed futex) ends with EINTR, as after any
+signal handler, where it would have gone on. Sources: ptrace(2), kernel/ptrace.c.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import struct
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+from sexton import _linux
+from sexton.doctor.inject_frame import Gadgets, Machine, Plan, Thread, Unsupported
+from sexton.doctor.inject_seccomp import allows
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_ALL_SIGNALS = (1 << 64) - 1
+_SYSCALL_STOP = signal.SIGTRAP | 0x80
+_ENOENT = 2
+
+
+class Stop(NamedTuple):
+    """Why a thread stopped: "event" (our interrupt), "group" (job control), "signal", "syscall", "gone"."""
+
+    kind: str
+    signum: int = 0
+
+
+class Failed(Exception):  # noqa: N818 - the words of a refusal, not an error of the program
+    """The thread was let go without a wait4; the message says why."""
+
+
+class Tracer:
+    """One thread of a culprit, for one wait4. `memory` is its /proc/PID/mem, opened before; times in seconds.
+
+    `step` is called with the name of each step before it is done: there for the test that dies in every one
+    of them.
+    """
+
+    def __init__(
+        self,
+        tid: int,
+        memory: int,
+        gadgets: Gadgets,
+        *,
+        machine: Machine,
+        is_stack: Callable[[int], bool],
+        deadline: float = 1.0,
+        step: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.tid = tid
+        self.memory = memory
+        self.gadgets = gadgets
+        self.machine = machine
+        self.is_stack = is_stack
+        self.step = step
+        self.deadline = time.monotonic() + deadline
+        self.stopped_for = 0.0
+
+    def reap(self, pid: int, seccomp: bool) -> int:
+        """Have it call wait4 for `pid`, as its own PID namespace counts: the pid, 0 for "not yet", or -errno.
+
+        Raises `Failed`, after which the thread is as it was. `OSError` where it is gone or may not be traced.
+        """
+        self.step("seize")
+        _linux.ptrace_seize(self.tid, _linux.PTRACE_O_TRACESYSGOOD)
+        self.step("interrupt")
+        _linux.ptrace_interrupt(self.tid)
+        begin = time.monotonic()
+        self._until_interrupted()
+        try:
+            return self._detour(pid, seccomp)
+        finally:
+            self.stopped_for = time.monotonic() - begin
+
+    def _until_interrupted(self) -> None:
+        while True:
+            self.step("wait for the stop")
+            stop = self._wait()
+            if stop.kind == "event":
+                return
+            if stop.kind == "gone":
+                raise Failed("it ended")
+            if stop.kind == "group":
+                self._detach()
+                raise Failed("it is stopped by job control; SIGCONT it first")
+            # A signal was on its way before our interrupt: it gets it, and stops for us after that.
+            self.step("deliver a signal")
+            _linux.ptrace_resume(_linux.PTRACE_CONT, self.tid, stop.signum)
+
+    def _detour(self, pid: int, seccomp: bool) -> int:
+        try:
+            registers = _linux.ptrace_get_registers(self.tid, _linux.NT_PRSTATUS)
+            self._check_stack(registers)
+            if seccomp:
+                self._ask_seccomp()
+            vector = _linux.ptrace_get_registers(self.tid, self.machine.vector_set)
+            mask = _linux.ptrace_get_signal_mask(self.tid)
+            thread = Thread(registers, vector, mask, self._rseq_abort(self.machine.counter(registers)))
+            plan = self.machine.plan(thread, pid, self.gadgets)
+            self.step("write the frame")
+            self._write(plan)
+        except (Unsupported, OSError) as why:
+            self._detach()
+            raise Failed(str(why)) from why
+        self.step("set the registers")
+        _linux.ptrace_set_registers(self.tid, _linux.NT_PRSTATUS, plan.detour)
+        # No signal handler on the detour, since it could jump out of it; the frame brings the mask back as
+        # well.
+        self.step("block the signals")
+        _linux.ptrace_set_signal_mask(self.tid, _ALL_SIGNALS)
+        result, signum = self._through_the_call()
+        self.step("give the mask back")
+        _linux.ptrace_set_signal_mask(self.tid, mask)
+        self.step("give the registers back")
+        _linux.ptrace_set_registers(self.tid, _linux.NT_PRSTATUS, plan.own)
+        self._detach(signum)
+        if result is None:
+            raise Failed("it was stopped on the way")
+        return result
+
+    def _check_stack(self, registers: bytes) -> None:
+        if not self.is_stack(self.machine.stack_pointer(registers)):
+            raise Unsupported("its stack has no room that is known to be free")
+
+    def _write(self, plan: Plan) -> None:
+        if os.pwrite(self.memory, plan.frame, plan.address) != len(plan.frame):
+            raise Unsupported("its stack cannot be written to")
+
+    def _through_the_call(self) -> tuple[int | None, int]:
+        """Into the system call and out of it; None, and the signal, where something else stopped the thread.
+
+        That is SIGSTOP, which cannot be blocked, or a seccomp filter's SIGSYS, which is our doing and not
+        delivered.
+        """
+        for way in ("enter wait4", "leave wait4"):
+            self.step(way)
+            _linux.ptrace_resume(_linux.PTRACE_SYSCALL, self.tid)
+            self.step(f"wait to {way}")
+            stop = self._wait()
+            if stop.kind == "gone":
+                raise Failed("it ended")
+            if stop.kind != "syscall":
+                return None, stop.signum if stop.kind == "signal" and stop.signum != signal.SIGSYS else 0
+        return self.machine.result(_linux.ptrace_get_registers(self.tid, _linux.NT_PRSTATUS)), 0
+
+    def _detach(self, signum: int = 0) -> None:
+        self.step("detach")
+        with contextlib.suppress(ProcessLookupError):  # SIGKILL ends a stopped thread too
+            _linux.ptrace_resume(_linux.PTRACE_DETACH, self.tid, signum)
+
+    def _wait(self) -> Stop:
+        options = os.WSTOPPED | os.WEXITED | os.WNOHANG | os.WNOWAIT | _linux.WALL
+        while True:
+            try:
+                found = os.waitid(os.P_PID, self.tid, options)
+            except ChildProcessError:
+                return Stop("gone")
+            if found is None:
+                left = self.deadline - time.monotonic()
+                if left <= 0:
+                    raise TimeoutError("it did not stop in time")
+                # SIGCHLD is blocked, by `inject`, so one that came since waitid is pending and ends this at
+                # once.
+                signal.sigtimedwait([signal.SIGCHLD], left)
+                continue
+            if found.si_code != os.CLD_TRAPPED:
+                return Stop("gone")
+            event, signum = found.si_status >> 8, found.si_status & 0xFF
+            if event == _linux.PTRACE_EVENT_STOP:
+                return Stop("event" if signum == signal.SIGTRAP else "group", signum)
+            return Stop("syscall") if signum == _SYSCALL_STOP else Stop("signal", signum)
+
+    def _rseq_abort(self, counter: int) -> int | None:
+        """Where to resume a thread inside a restartable sequence, which the detour breaks as a signal would.
+
+        `struct rseq` and `struct rseq_cs`, linux/rseq.h.
+        """
+        area = _linux.ptrace_get_rseq(self.tid)
+        if not area:
+            return None
+        (descriptor,) = struct.unpack("<Q", os.pread(self.memory, 8, area + 8))
+        if not descriptor:
+            return None
+        start, length, abort = struct.unpack("<8xQQQ", os.pread(self.memory, 32, descriptor))
+        return int(abort) if 0 <= counter - start < length else None
+
+    def _ask_seccomp(self) -> None:
+        """Ask its own filters whether the two system calls of the detour would pass; unreadable is no."""
+        for index in range(1 << 10):
+            try:
+                program = _linux.ptrace_get_seccomp_filter(self.tid, index)
+            except OSError as error:
+                if error.errno == _ENOENT:
+                    return
+                raise Unsupported("its seccomp filter cannot be read (that takes CAP_SYS_ADMIN)") from error
+            for number in (self.machine.wait4, self.machine.rt_sigreturn):
+                if not allows(program, number, self.machine.audit):
+                    raise Unsupported(f"its seccomp filter does not allow system call {number}")

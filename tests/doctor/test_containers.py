@@ -1,0 +1,91 @@
+"""A real container of podman and runc, looked at from the host."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sexton import proc
+from tests.containers.podman import Podman
+from tests.doctor.scene import DEADLINE
+from tests.doctor.test_command import sexton
+
+
+@pytest.fixture(scope="module")
+def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Podman, str]]:
+    """podman, and an image with busybox in it."""
+    root = tmp_path_factory.mktemp("rootfs")
+    for name in ("bin", "dev", "proc", "sys", "tmp", "run", "etc"):
+        (root / name).mkdir()
+    root.chmod(0o755)
+    shutil.copy("/bin/busybox", root / "bin")
+    for name in ("sh", "sleep"):
+        (root / "bin" / name).symlink_to("busybox")
+    with Podman() as podman:
+        yield podman, podman.image("doctor", Path(root))
+
+
+def inside(container: str) -> dict[int, proc.Process]:
+    """The processes of a container, as the host sees them."""
+    at = proc.snapshot()
+    return {pid: at.processes[pid] for pid, one in proc.containers(at).items() if one.id == container}
+
+
+def doctor(container: str) -> dict[str, Any]:
+    """What `sexton doctor --json` says of it."""
+    done = sexton("doctor", "--json", "--container", container[:12])
+    assert done.returncode == 1, done.stderr
+    found = json.loads(done.stdout)
+    assert isinstance(found, dict)
+    return found
+
+
+def test_a_container_whose_pid_1_does_not_reap_then_frozen(podman: tuple[Podman, str]) -> None:
+    engine, image = podman
+    container = engine.do("run", "-d", image, "sleep", "1000")
+    try:
+        (first,) = inside(container)
+        engine.do("exec", container, "sh", "-c", "(sleep 1001 >/dev/null 2>&1 &)")
+        until = time.monotonic() + DEADLINE
+        while not (orphans := [p.pid for p in inside(container).values() if (p.ppid, p.comm) == (first, "sleep")]):
+            assert time.monotonic() < until, "the orphan did not come to PID 1"
+        pidfd = os.pidfd_open(orphans[0])
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        assert select.select([pidfd], [], [], DEADLINE)[0]
+        os.close(pidfd)
+
+        found = {finding["rule"]: finding for finding in doctor(container)["findings"]}
+        assert set(found) == {"pid1-does-not-reap", "slow-stop"}
+        finding = found["pid1-does-not-reap"]
+        assert finding["container"] == {"id": container, "engine": "podman", "pod": ""}
+        assert [victim["pid"] for victim in finding["victims"]] == orphans
+        assert {cure["place"] for cure in finding["cures"][:3]} == {"sexton", "podman"}
+        assert f"podman restart {container[:12]}" in [cure["commands"] for cure in finding["cures"]]
+        text = sexton("doctor", "--container", container[:12]).stdout
+        assert f"in podman {container[:12]}" in text
+        assert "kubectl" not in text
+
+        tree = json.loads(sexton("tree", "--json", container[:12]).stdout)
+        assert [root["pid"] for root in tree["roots"]] == [first]
+        assert tree["size"] == 2
+        listed = json.loads(sexton("ps", "--json", "--zombies", "--container", container[:12]).stdout)
+        assert [process["culprit"] for process in listed["processes"]] == [first]
+
+        engine.do("pause", container)
+        try:
+            frozen = doctor(container)["findings"][0]
+            assert (frozen["rule"], frozen["culprit"]["pid"]) == ("parent-cannot-run", first)
+            assert f"podman unpause {container[:12]}" in [cure["commands"] for cure in frozen["cures"]]
+        finally:
+            engine.do("unpause", container)
+    finally:
+        engine.do("rm", "-f", "-t", "0", container)

@@ -1,0 +1,197 @@
+"""Rows 12 to 16 of the table of causes, and two more, made of real processes; and that health is no finding."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from sexton.doctor.diagnosis import diagnose
+from tests.doctor.scene import INIT, Scene, check, python
+
+
+def test_12_a_thread_that_steals_statuses() -> None:
+    script = """
+mine = child(sleeper)
+threading.Thread(target=os.waitpid, args=(-1, 0), daemon=True).start()
+threading.Thread(target=os.waitpid, args=(mine, 0), daemon=True).start()
+named("culprit"); say("ready"); hear()
+"""
+    with Scene(script, *INIT) as scene:
+        scene.expect("ready")
+        found = scene.until(lambda found: "statuses-stolen" in found and scene.named("victim"))
+        finding = check(scene.diagnose(), "statuses-stolen", culprit="culprit", victims=0)
+        assert found
+        assert finding.severity == "hazard"
+        assert "victim[" in finding.what
+
+
+def test_13_a_namespace_that_cannot_end() -> None:
+    script = """
+container = subprocess.Popen(["unshare", "--pid", "--fork", "--kill-child", "tail", "-f", "/dev/null"])
+while not (inner := open(f"/proc/{container.pid}/task/{container.pid}/children").read().split()): pass
+while open(f"/proc/{inner[0]}/comm").read() != "tail\\n": pass
+libc.setns(os.open(f"/proc/{inner[0]}/ns/pid", os.O_RDONLY), 0x20000000)
+child(sleeper); named("outside"); say("ready"); hear()
+os.kill(int(inner[0]), signal.SIGKILL); say("killed"); hear()
+"""
+    with Scene(script, *INIT) as scene:
+        scene.expect("ready")
+        scene.until(lambda _: scene.named("victim"))
+        scene.tell()
+        scene.expect("killed")
+        finding = check(scene.until(lambda f: "outside" in str(f)), "namespace-stuck", culprit="outside")
+        assert "it waits for its namespace to empty" in str(finding.facts)
+        assert "tail[" in finding.what
+
+
+def test_14_a_process_in_an_uninterruptible_sleep() -> None:
+    """A parent whose vfork child neither execs nor ends is in D, as for a dead file server, but for as
+    long as we like.
+    """
+    script = """
+clone = {"x86_64": 56, "aarch64": 220}[os.uname().machine]
+def parent():
+    named("hanging")
+    if libc.syscall(clone, 0x4000 | signal.SIGCHLD, 0, 0, 0, 0) == 0: sleeper()
+    rest()
+child(parent); say("ready"); hear()
+"""
+    with Scene(script, *INIT) as scene:
+        scene.expect("ready")
+        finding = check(scene.until(lambda f: "uninterruptible" in f), "uninterruptible", culprit="hanging", victims=0)
+        assert "vfork child" in finding.what
+
+
+@pytest.mark.parametrize("cgroup", ["pids"], indirect=True)
+def test_15_no_pids_left_in_a_cgroup_above(cgroup: Path) -> None:
+    script = """
+hear()
+pids = []
+try:
+    while True: pids.append(child(lambda: None))
+except BlockingIOError: pass
+for pid in pids: os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+named("culprit"); say("full"); hear()
+"""
+    with Scene(script, *INIT) as scene:
+        inner = cgroup / "inner"
+        inner.mkdir()
+        (cgroup / "pids.max").write_text("12")
+        scene.until(lambda _: scene.named("tini") and len(scene.all()) == 2)
+        for process in scene.all():
+            (inner / "cgroup.procs").write_text(str(process.pid))
+        scene.tell()
+        scene.expect("full")
+        found = scene.diagnose()
+        finding = found["pid-headroom"]
+        assert finding.severity == "problem"
+        assert (
+            f"pids.max of {cgroup}: 12 of 12 tasks are used, 10 of them zombies; fork was refused 1 times"
+            in finding.what
+        )
+        assert finding.culprit is not None
+        assert finding.culprit.comm == "culprit"
+        assert "pids.events" in str(finding.facts)
+
+
+def test_15_no_processes_left_for_a_user() -> None:
+    script = """
+import resource
+os.setgroups([]); os.setgid(64123); os.setuid(64123)
+resource.setrlimit(resource.RLIMIT_NPROC, (8, 8))
+try:
+    while True: child(sleeper)
+except BlockingIOError: say("full")
+hear()
+"""
+    with Scene(script, *INIT) as scene:
+        scene.expect("full")
+        finding = scene.diagnose()["pid-headroom"]
+        assert "RLIMIT_NPROC of user 64123" in finding.what
+        assert "8 of 8 tasks" in finding.what
+
+
+def test_16_a_pid_1_that_does_not_hear_sigterm() -> None:
+    with Scene("say('ready'); hear()") as scene:
+        scene.expect("ready")
+        found = scene.diagnose()
+        assert list(found) == ["slow-stop"]
+        finding = check(found, "slow-stop", culprit=python(), victims=0)
+        assert finding.culprit is not None
+        os.kill(finding.culprit.pid, signal.SIGTERM)
+        assert list(scene.diagnose()) == ["slow-stop"]  # it is still there: the kernel threw the signal away
+
+
+def test_17_a_program_that_never_waits() -> None:
+    with Scene("child(sleeper); child(sleeper); named('culprit'); say('ready'); hear()", *INIT) as scene:
+        scene.expect("ready")
+        scene.until(lambda _: len(scene.named("victim")) == 2)
+        scene.kill("victim")
+        finding = check(scene.diagnose(), "never-waits", culprit="culprit", victims=2, confidence="likely")
+        assert {cure.place for cure in finding.cures} >= {"python", "node", "go", "java", "shell"}
+
+
+def test_18_leftovers_of_a_parent_that_was_killed() -> None:
+    script = """
+manager = subprocess.Popen(["sh", "-c", "sleep 1000; :"], start_new_session=True, stdout=subprocess.PIPE)
+say("ready"); manager.wait(); say("gone"); hear()
+"""
+    with Scene(script, *INIT) as scene:
+        scene.expect("ready")
+        scene.until(lambda _: scene.named("sleep"))
+        assert not scene.diagnose()
+        scene.kill("sh")
+        scene.expect("gone")
+        finding = check(scene.diagnose(), "leftovers", culprit="sleep", confidence="likely")
+        assert "MiB" in finding.what
+
+
+def test_18_a_server_that_npm_left_behind() -> None:
+    """Incident 1: npm alone was killed; the shell and the server that it had started go to a PID 1 that is
+    no init.
+    """
+    script = """
+signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+env = {**os.environ, "npm_lifecycle_event": "start"}
+def npm():
+    named("npm run start"); subprocess.Popen(["sh", "-c", "sleep 1000; :"], env=env); rest()
+pid = child(npm); say("ready"); os.waitpid(pid, 0); say("gone"); hear()
+"""
+    with Scene(script) as scene:
+        scene.expect("ready")
+        scene.until(lambda _: scene.named("sleep"))
+        assert not scene.diagnose()
+        scene.kill("npm run start")
+        scene.expect("gone")
+        finding = check(scene.diagnose(), "leftovers", culprit="sh", victims=2, confidence="likely")
+        assert "npm_lifecycle_event=start" in str(finding.facts)
+        assert "with 1 descendants" in finding.what
+
+
+def test_a_healthy_namespace_has_no_finding() -> None:
+    """An init, a program that waits for the children it starts all the time, a daemon by the book, a shell
+    with a job.
+    """
+    script = """
+def daemon():
+    os.setsid()
+    if os.fork(): os._exit(0)
+    null = os.open("/dev/null", os.O_RDWR)
+    for fd in range(3): os.dup2(null, fd)
+    sleeper("daemon")
+os.waitpid(child(daemon), 0)
+shell = subprocess.Popen(["sh", "-c", "sleep 1000 & wait"], stdin=subprocess.DEVNULL)
+def busy():
+    while True: subprocess.run(["true"])
+threading.Thread(target=busy, daemon=True).start()
+say("ready"); hear()
+"""
+    with Scene(script, *INIT) as scene:
+        scene.expect("ready")
+        scene.until(lambda _: scene.named("daemon"))
+        evidence = scene.look(settle=0.3)
+        assert diagnose(evidence) == ()
+        assert len(evidence.scope) >= 5

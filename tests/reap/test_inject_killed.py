@@ -1,0 +1,201 @@
+"""sexton is killed at every step of an inject, and the culprit goes on with its own registers every time."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import select
+import signal
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pytest
+
+from sexton import proc
+from sexton.doctor.inject import Site, inject
+from tests.reap.culprit import DEADLINE, Culprit, await_end
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+Start = Callable[..., Culprit]
+
+STEPS = [
+    "seize",
+    "interrupt",
+    "wait for the stop",
+    "write the frame",
+    "set the registers",
+    "block the signals",
+    "enter wait4",
+    "wait to enter wait4",
+    "leave wait4",
+    "wait to leave wait4",
+    "give the mask back",
+    "give the registers back",
+    "detach",
+]
+
+PYTHON = """
+import hashlib, signal, time
+bad = 0
+def answer(*_):
+    print(hashlib.sha256(b"%d" % bad).hexdigest(), flush=True)
+signal.signal(signal.SIGUSR1, answer)
+print("up", flush=True)
+while True:
+    start = time.monotonic()
+    time.sleep(0.003)
+    bad += time.monotonic() - start < 0.003
+"""
+
+NODE = """
+const { createHash } = require("crypto");
+let ticks = 0, late = 0;
+setInterval(() => { ticks++; }, 2);
+require("readline").createInterface({ input: process.stdin }).on("line", (line) => {
+  console.log(JSON.stringify({ sum: createHash("sha256").update(line).digest("hex"), ticks }));
+}).on("close", () => process.exit(0));
+console.log("up");
+"""
+
+
+KILLED = "the tracer was ended by SIGKILL; the culprit runs on by itself"
+
+
+class Subject:
+    """A culprit and the question that shows whether it is still itself."""
+
+    def __init__(self, start: Start, kind: str, steady: Path, zombies: int) -> None:
+        commands = {
+            "python asleep": [sys.executable, "-c", PYTHON],
+            "node in epoll_wait": ["node", "-e", NODE],
+            "C that spins": [steady],
+            "C with threads": [steady, "threads"],
+        }
+        self.kind = kind
+        self.turn = 0
+        self.asked = 0
+        self.culprit = start(commands[kind], zombies)
+
+    def threads(self, site: Site) -> list[int]:
+        """Every thread in its turn, in place of the one where it would be noticed least."""
+        found = proc.threads(site.culprit.pid)
+        assert isinstance(found, dict)
+        tids = sorted(found)
+        self.turn += 1
+        return tids[self.turn % len(tids) :] + tids[: self.turn % len(tids)]
+
+    def check(self) -> None:
+        status = proc.status(self.culprit.pid)
+        assert isinstance(status, proc.Status)
+        assert status.tracer == 0
+        threads = proc.threads(self.culprit.pid)
+        assert isinstance(threads, dict)
+        assert not [thread for thread in threads.values() if thread.state in "tT"]
+        if self.kind == "node in epoll_wait":
+            self.asked += 1
+            answer = self.culprit.ask_json(f"question {self.asked}")
+            assert isinstance(answer, dict)
+            assert answer["sum"] == hashlib.sha256(f"question {self.asked}".encode()).hexdigest()
+            return
+        self.culprit.signal(signal.SIGUSR1)
+        line = self.culprit.line()
+        if self.kind == "python asleep":
+            assert line == hashlib.sha256(b"0").hexdigest()
+        else:
+            assert line.startswith("ok "), line
+
+
+KINDS = ["python asleep", "node in epoll_wait", "C that spins", "C with threads"]
+
+
+def tell(end: int, text: str) -> None:
+    os.write(end, text.encode())
+
+
+def tell_pid(end: int, _: str) -> None:
+    tell(end, f"{os.getpid():8}")
+
+
+def die_at(step: int) -> Callable[[str], None]:
+    """A step hook that kills its own process, which is the tracer's, before that step."""
+    seen = 0
+
+    def hook(_: str) -> None:
+        nonlocal seen
+        if seen == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+        seen += 1
+
+    return hook
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_killed_before_every_step(
+    culprit: Start, steady: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rounds = 6
+    subject = Subject(culprit, kind, steady, rounds * (len(STEPS) + 1))
+    monkeypatch.setattr(Site, "threads", lambda site: subject.threads(site))  # noqa: PLW0108 - to bind it
+    zombies = subject.culprit.zombies()
+    for _ in range(rounds):
+        for step in range(len(STEPS) + 1):
+            zombie = zombies.pop()
+            [outcome] = inject(subject.culprit.process, [zombie], die_at(step))
+            if step < len(STEPS):
+                assert outcome.why == KILLED
+            subject.check()
+    left = subject.culprit.zombies()
+    outcomes = inject(subject.culprit.process, left)
+    assert {one.result for one in outcomes} <= {"reaped"}, outcomes
+    assert not subject.culprit.zombies()
+    subject.check()
+
+
+def test_the_steps_are_these(culprit: Start, steady: Path) -> None:
+    subject = Subject(culprit, "C that spins", steady, 1)
+    reading, writing = os.pipe()
+    [outcome] = inject(
+        subject.culprit.process,
+        subject.culprit.zombies(),
+        lambda name: tell(writing, name + "\n"),
+    )
+    os.close(writing)
+    with open(reading) as names:
+        assert names.read().split("\n")[:-1] == STEPS
+    assert outcome.result == "reaped"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_killed_from_outside_at_any_moment(culprit: Start, steady: Path, kind: str) -> None:
+    """Not between two steps but inside of them too: the killer knows nothing of where the tracer is."""
+    count = 60
+    subject = Subject(culprit, kind, steady, count)
+    chance = random.Random(5)
+    for zombie in subject.culprit.zombies():
+        reading, writing = os.pipe()
+        sexton = os.fork()
+        if sexton == 0:
+            os.close(reading)
+            inject(subject.culprit.process, [zombie], partial(tell_pid, writing))
+            os._exit(0)
+        os.close(writing)
+        # sexton dies, and its tracer follows, since it asked for that. So death meets it in any step.
+        tracer = int(os.read(reading, 8))
+        for _ in range(chance.randrange(len(STEPS))):
+            assert select.select([reading], [], [], DEADLINE)[0]
+            if not os.read(reading, 8):
+                break
+        os.kill(sexton, signal.SIGKILL)
+        os.waitpid(sexton, 0)
+        await_end(tracer)
+        os.close(reading)
+        subject.check()
+    outcomes = inject(subject.culprit.process, subject.culprit.zombies())
+    assert {one.result for one in outcomes} <= {"reaped"}, outcomes
+    assert not subject.culprit.zombies()
+    subject.check()
