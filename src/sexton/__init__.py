@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from sexton.spawn import STDOUT as STDOUT
     from sexton.spawn import CalledProcessError as CalledProcessError
     from sexton.spawn import CompletedProcess as CompletedProcess
+    from sexton.spawn import Owner as Owner
     from sexton.spawn import Receipt as Receipt
     from sexton.spawn import TimeoutExpired as TimeoutExpired
     from sexton.spawn import Tree as Tree
@@ -19,7 +20,17 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _FROM_SPAWN = frozenset(
-    {"DEVNULL", "PIPE", "STDOUT", "CalledProcessError", "CompletedProcess", "Receipt", "TimeoutExpired", "Tree"}
+    {
+        "DEVNULL",
+        "PIPE",
+        "STDOUT",
+        "CalledProcessError",
+        "CompletedProcess",
+        "Owner",
+        "Receipt",
+        "TimeoutExpired",
+        "Tree",
+    }
     | {"check_call", "check_output", "run"}
 )
 

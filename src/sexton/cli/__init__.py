@@ -10,6 +10,7 @@ from sexton._binary import become
 COMMANDS = {
     "init": "sexton.cli.init",
     "run": "sexton.cli.run",
+    "sweep": "sexton.cli.sweep",
     "check": "sexton.cli.check",
     "reap": "sexton.cli.reap",
     "ps": "sexton.cli.ps",

@@ -14,16 +14,16 @@ from weakref import WeakSet
 
 _lock = threading.RLock()  # a fork in a signal handler must not wait for the frame that it interrupted
 _ends: set[socket.socket] = set()
-_owners: WeakSet[Owner] = WeakSet()
+_owners: WeakSet[Forkable] = WeakSet()
 
 
-class Owner:
+class Forkable:
     """Who has such descriptors; a child calls `forked` of each."""
 
     def forked(self) -> None:
         """This process is a forked child: the tree is its parent's."""
 
-    def adopt(self) -> None:
+    def mind_forks(self) -> None:
         """Be told of forks from now on."""
         with _lock:
             _owners.add(self)

@@ -127,6 +127,17 @@ def marked(mark: bytes) -> list[Process]:
     return [process for process in everyone() if process.state != "Z" and carries(process.pid, mark)]
 
 
+def variable(pid: int, name: str) -> str | None:
+    """What that variable was when the process was executed; None where it was not set, or cannot be read."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            entries = file.read().split(b"\0")
+    except GONE:
+        return None
+    start = name.encode() + b"="
+    return next((entry[len(start) :].decode(errors="replace") for entry in entries if entry.startswith(start)), None)
+
+
 def carries(pid: int, mark: bytes) -> bool:
     """Whether the environment of that process has this entry; False when it is gone or another user's."""
     try:

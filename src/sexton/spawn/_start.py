@@ -147,9 +147,10 @@ class TreeSettings(Settings, total=False):
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A guard that was started; whether its command was, it will say."""
+    """A guard that was started, or found (popen None); whether its command was, it will say."""
 
-    popen: subprocess.Popen[Any]
+    popen: subprocess.Popen[Any] | None
+    guard: int
     end: socket.socket
     mark: str
     contain: Contain
@@ -218,7 +219,7 @@ def start(
         raise
     finally:
         _ends.close(theirs)
-    return Started(child, ours, mark, contain)
+    return Started(child, child.pid, ours, mark, contain)
 
 
 def milliseconds(seconds: float | None) -> float | None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import select
+import socket
+import struct
 import threading
 import time
 import warnings
-from typing import IO, TYPE_CHECKING, Any, Literal, Self, Unpack
+from typing import IO, TYPE_CHECKING, Any, Literal, Self, Unpack, cast
 
 from sexton import events
-from sexton.errors import LeftoversError, NotOwner, SextonError
+from sexton.errors import GuardError, LeftoversError, NotOwner, SextonError
 from sexton.spawn import _ends, _processes, _rescue, _start
 from sexton.spawn._errors import TimeoutExpired
 from sexton.spawn._record import Record, name_of
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 Scope = Literal["child", "group", "tree"]
 
 
-class Tree(_ends.Owner):
+class Tree(_ends.Forkable):
     """A command, and whatever comes of it, until nothing of it is left.
 
         with sexton.Tree(["npm", "run", "start"], env={"PORT": "0"}, grace=5) as tree:
@@ -52,12 +54,14 @@ class Tree(_ends.Owner):
     contain                 what holds the tree: "subreaper", "pidns" or "cgroup"
     """
 
-    def __init__(self, args: _start.Command, **settings: Unpack[_start.TreeSettings]) -> None:
+    def __init__(
+        self, args: _start.Command, *, mark: str | None = None, **settings: Unpack[_start.TreeSettings]
+    ) -> None:
         options, popen = _start.split(settings)
         if popen.get("process_group") is None and not popen.get("start_new_session"):
             popen["process_group"] = 0  # out of our group it has not the terminal's foreground, and gives nobody's away
         for contain in (rungs := options.rungs()):
-            self._begin(args, options, _start.start(args, options, contain, popen))
+            self._begin(args, options, _start.start(args, options, contain, popen, mark))
             try:
                 self._await_start()
             except _start.CannotContain:
@@ -74,16 +78,37 @@ class Tree(_ends.Owner):
         Tree._begin(tree, args, options, _start.start(args, options, options.contain, popen))
         return tree
 
+    @classmethod
+    def adopt(cls, path: str, mark: str, args: _start.Command) -> Self:
+        """The tree whose guard listens at `path`, and that has no owner now; `mark` and `args` as it was started with.
+
+        Raises OSError where nobody listens, GuardError where the guard will not have us.
+        """
+        end = _ends.connect(path)
+        pid = struct.unpack("3i", end.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
+        tree = cls.__new__(cls)
+        Tree._begin(tree, args, _start.Options(listen=path), _start.Started(None, pid, end, mark, "subreaper"))
+        Tree._await_hello(tree)
+        return tree
+
+    def _await_hello(self) -> None:
+        self._await(lambda: bool(self._record.hello or self._record.closed), None)
+        hello = self._record.hello
+        if hello is None:
+            raise GuardError(f"the guard {self.guard} refused: it has an owner already, or is another user's")
+        self.contain = cast(_start.Contain, hello.contain)
+
     def _begin(self, args: _start.Command, options: _start.Options, started: _start.Started) -> None:
         self.args = args
         self.contain = started.contain
         self.mark = started.mark
         self._options = options
-        self._popen: subprocess.Popen[Any] | None = started.popen
-        self.guard = started.popen.pid
-        self.stdin: IO[Any] | None = started.popen.stdin
-        self.stdout: IO[Any] | None = started.popen.stdout
-        self.stderr: IO[Any] | None = started.popen.stderr
+        popen = started.popen
+        self._popen: subprocess.Popen[Any] | None = popen
+        self.guard = started.guard
+        self.stdin: IO[Any] | None = popen.stdin if popen else None
+        self.stdout: IO[Any] | None = popen.stdout if popen else None
+        self.stderr: IO[Any] | None = popen.stderr if popen else None
         self._end = started.end
         self._record = Record()
         self._turn = threading.Condition(threading.Lock())
@@ -93,7 +118,7 @@ class Tree(_ends.Owner):
         self._watchers = 0
         self._not_ours = ""  # why, when it is not
         self._unreachable: list[_processes.Process] = []
-        self.adopt()
+        self.mind_forks()
 
     # --- the guard's words ---
 

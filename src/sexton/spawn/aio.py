@@ -26,7 +26,7 @@ from sexton.spawn._record import name_of
 from sexton.spawn._tree import Tree as Blocking
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Callable
     from types import TracebackType
 
     from sexton import events
@@ -86,7 +86,10 @@ class Tree:
     async def _until(self, done: Callable[[], bool]) -> None:
         """Listen to the guard, or let another task, until done() or the end of the guard."""
         await anyio.lowlevel.checkpoint()
-        while not (self._tree.listen() or done() or self._tree.over):
+        while True:
+            self._tree.listen()
+            if self._tree.over or done():
+                return
             if self._listening:
                 await self._news.wait()
                 continue
