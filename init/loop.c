@@ -52,14 +52,24 @@ IDLE static int take_signal_or_ready(siginfo_t *info, const struct timespec *tim
 	return take_signal(info, &(struct timespec){ 0 });
 }
 
-/* As PID 1, processes that entered our namespace are no children of ours: their end comes through a pidfd. */
+/*
+ * As PID 1, processes that entered our namespace are no children of ours: their end comes through a pidfd. Returns how
+ * many there are to watch, -1 when there is somebody to wait for but nobody left to watch: look again.
+ */
 IDLE static int watch_strangers(struct pollfd *fds)
 {
 	pid_t pids[STRANGERS];
-	int n = st.alone && st.pid1 && (st.phase == STOPPING || st.phase == WAITING) ? stop_strangers(pids, STRANGERS) : 0;
-	for (int i = 0; i < n; i++)
-		fds[i] = (struct pollfd){ .fd = (int)CALL(SYS_pidfd_open, pids[i], 0), .events = POLLIN };
-	return n < 0 ? 0 : n;
+	if (!st.alone || !st.pid1 || !st.proc || (st.phase != STOPPING && st.phase != WAITING))
+		return 0;
+	int n = stop_strangers(pids, STRANGERS), watched = 0;
+	bool gone = n == 0;
+	for (int i = 0; i < n; i++) {
+		int fd = (int)CALL(SYS_pidfd_open, pids[i], 0);
+		gone |= fd < 0 && errno == ESRCH;
+		if (fd >= 0)
+			fds[watched++] = (struct pollfd){ .fd = fd, .events = POLLIN };
+	}
+	return watched ? watched : gone ? -1 : 0;
 }
 
 static inline int64_t earlier(int64_t a, int64_t b)
@@ -83,12 +93,13 @@ IDLE static int wait_for_event(siginfo_t *info)
 	}
 	struct pollfd fds[2 + STRANGERS + 1];
 	int owners = owner_poll(fds), strangers = watch_strangers(fds + owners);
+	if (strangers < 0)
+		return take_signal(info, &(struct timespec){ 0 });
 	if (owners + strangers == 0)
 		return take_signal(info, limit);
 	int sig = take_signal_or_ready(info, limit, fds, owners + strangers, owners);
 	for (int i = owners; i < owners + strangers; i++)
-		if (fds[i].fd >= 0)
-			close(fds[i].fd);
+		close(fds[i].fd);
 	return sig;
 }
 
@@ -215,6 +226,8 @@ static void on_signal(int sig, const siginfo_t *info)
 		kill_begin("signal");
 		return;
 	}
+	if (cfg.terminal_reaches_both && info->si_code == SI_KERNEL)
+		return;
 	switch (st.phase) {
 	case RUNNING:
 		if (!cfg.pause)
@@ -302,6 +315,7 @@ IDLE static void turn(void)
 {
 	siginfo_t info;
 	info.si_code = info.si_pid = 0;
+	owner_flush();
 	if (st.owner_gone) {
 		st.owner_gone = false;
 		stop_begin("owner");

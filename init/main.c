@@ -177,7 +177,8 @@ static int start(int argc, char **argv, char **envp)
 	done = contain_start();
 	if (done >= 0)
 		return done;
-	st.proc = proc_mounted();
+	struct proc_stat own;
+	st.proc = proc_own(&own);
 	if (!owner_start())
 		return EXIT_USAGE;
 	/* Whoever is asked for more than COMMAND must be the parent of what comes of it. */
@@ -188,7 +189,7 @@ static int start(int argc, char **argv, char **envp)
 		cfg.prepare();
 	expect_the_dead();
 	if (!cfg.pause) {
-		tty_start();
+		tty_start(!st.proc || own.tty);
 		done = command_start(envp, mask, &inherited);
 		if (done >= 0)
 			return drop_in ? remap(done) : done;
