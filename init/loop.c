@@ -104,11 +104,9 @@ IDLE static int wait_for_event(siginfo_t *info)
 }
 
 /* Once COMMAND has ended, those who had the stop signal by being forwarded it must not be sent it again. */
-static void mark_told(int sig, enum scope scope)
+static void mark_told(enum scope scope)
 {
 	struct proc_stat stat;
-	if (sig != cfg.stop_signal || !st.proc || cfg.on_exit == ON_EXIT_LEAVE)
-		return;
 	if (scope == SCOPE_CHILD && proc_stat(st.command, &stat))
 		tree_mark(&stat);
 	else if (scope == SCOPE_GROUP)
@@ -134,20 +132,34 @@ static int queue_for_group(int sig, const siginfo_t *info)
 	return result;
 }
 
-static int send_scope(int sig, const siginfo_t *queued, enum scope scope)
+/* To each of a tree, or with a queued value. */
+static int send_seldom(int sig, const siginfo_t *queued, enum scope scope)
 {
 	if (scope == SCOPE_TREE && !queued && tree_atomic())
 		return kill(-1, sig);
 	if (scope == SCOPE_TREE && st.proc)
 		return send_each(sig, queued, 0);
+	if (!queued)
+		return kill(st.group ? -st.group : st.command, sig);
 	if (scope == SCOPE_CHILD || !st.group)
-		return queued ? (int)CALL(SYS_rt_sigqueueinfo, st.command, sig, queued) : kill(st.command, sig);
-	if (queued && queue_for_group(sig, queued) == 0)
+		return (int)CALL(SYS_rt_sigqueueinfo, st.command, sig, queued);
+	if (queue_for_group(sig, queued) == 0)
 		return 0;
-	return queued && st.proc ? send_each(sig, queued, st.group) : kill(-st.group, sig);
+	return st.proc ? send_each(sig, queued, st.group) : kill(-st.group, sig);
 }
 
-int signal_command(int sig, const siginfo_t *info, enum scope scope)
+IDLE static int send_scope(int sig, const siginfo_t *queued, enum scope scope)
+{
+	if (queued || scope == SCOPE_TREE)
+		return send_seldom(sig, queued, scope);
+	long result = sys(SYS_kill, scope == SCOPE_CHILD || !st.group ? st.command : -st.group, sig, 0, 0, 0, 0);
+	if (result == 0)
+		return 0;
+	errno = (int)-result;
+	return -1;
+}
+
+IDLE int signal_command(int sig, const siginfo_t *info, enum scope scope)
 {
 	if (!st.command && (scope != SCOPE_TREE || (!st.proc && !st.pid1)))
 		return ESRCH;
@@ -157,14 +169,16 @@ int signal_command(int sig, const siginfo_t *info, enum scope scope)
 			cfg.voice.forward_failed(sig, err);
 		return err;
 	}
-	mark_told(sig, scope);
-	event_signalled(sig, st.command, scope);
+	if (sig == cfg.stop_signal && st.proc && cfg.on_exit != ON_EXIT_LEAVE)
+		mark_told(scope);
+	if (reporting())
+		event_signalled(sig, st.command, scope);
 	if (cfg.voice.forwarded)
 		cfg.voice.forwarded(sig);
 	return 0;
 }
 
-static void deliver(int sig, const siginfo_t *info)
+IDLE static void deliver(int sig, const siginfo_t *info)
 {
 	signal_command(sig, info, cfg.scope);
 	if (is_stop_signal(sig) && cfg.stop_timeout != NEVER && st.stop_timeout_at == NEVER)
@@ -179,7 +193,7 @@ static void end_drain(int sig, const siginfo_t *info)
 }
 
 /* COMMAND lives: pass it on. */
-static void forward(int sig, const siginfo_t *info)
+IDLE static void forward(int sig, const siginfo_t *info)
 {
 	int to = cfg.map[sig];
 	if (to == 0 || cfg.ignore_once & UINT64_C(1) << (sig - 1)) {
@@ -207,7 +221,7 @@ static void forward(int sig, const siginfo_t *info)
 }
 
 /* The third INT or TERM at a terminal. While COMMAND runs, a Ctrl-C that reaches us is its business: not counted. */
-static bool impatient(int sig, const siginfo_t *info)
+IDLE static bool impatient(int sig, const siginfo_t *info)
 {
 	if (!st.terminal || cfg.on_exit == ON_EXIT_LEAVE || (sig != SIGINT && sig != SIGTERM))
 		return false;
@@ -216,7 +230,7 @@ static bool impatient(int sig, const siginfo_t *info)
 	return ++st.urgent >= 3;
 }
 
-static void on_signal(int sig, const siginfo_t *info)
+IDLE static void on_signal(int sig, const siginfo_t *info)
 {
 	if ((sig == SIGTTIN || sig == SIGTTOU) && !cfg.forward_tty_stops)
 		return;

@@ -114,8 +114,7 @@ extern char __executable_start[], etext[], __start_idle[], __stop_idle[];
 
 /*
  * From here on we mostly sleep. What starting touched is given back: whatever of it is needed again, the kernel reads
- * again from the file. MADV_RANDOM sets the rest apart from the idle code, so that a fault there does not bring its
- * neighbours along.
+ * again from the file, with what lies around it; MADV_RANDOM sets the idle code apart, so that it is not around it.
  */
 IDLE static void drop_pages(uintptr_t from, uintptr_t to)
 {

@@ -381,9 +381,10 @@ static void native_dropped(int sig, int mapped)
 	say(2, "SIG%S is mapped to none: not forwarded", sig);
 }
 
-static void native_forwarded(int sig)
+IDLE static void native_forwarded(int sig)
 {
-	say(2, "sent SIG%S to %d", sig, st.command);
+	if (cfg.verbose >= 2)
+		say(2, "sent SIG%S to %d", sig, st.command);
 }
 
 static void native_forward_failed(int sig, int err)

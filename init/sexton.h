@@ -145,7 +145,7 @@ struct state {
 	siginfo_t held;         /* the stop signal that waits for the drain */
 };
 
-/* What runs while nothing happens but orphans to bury: kept together, so that the rest need not stay in memory. */
+/* What runs while there are only orphans to bury and signals to pass on: kept together, so that the rest need not stay. */
 #define IDLE __attribute__((section("idle")))
 
 extern struct config cfg;
@@ -168,7 +168,10 @@ extern const struct voice native_voice, tini_voice, dumb_init_voice;
 /* signals.c */
 int signal_number(const char *text);    /* NAME, SIGNAME, number, RTMIN+n, RTMAX-n; -1 = unknown */
 const char *signal_name(int sig);       /* without SIG; static storage */
-bool is_stop_signal(int sig);           /* TERM INT QUIT HUP */
+static inline bool is_stop_signal(int sig)
+{
+	return sig == SIGTERM || sig == SIGINT || sig == SIGQUIT || sig == SIGHUP;
+}
 
 /* user.c */
 const char *user_resolve(const char *spec, struct user *out); /* NULL, or what is wrong with spec */
