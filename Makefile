@@ -38,7 +38,7 @@ demo: install
 install: build/sexton-init .venv/.installed
 
 test: $(BINARIES) .venv/.dev
-	$(BIN)/pytest $(addprefix --sexton-init ,$(filter-out %-aarch64,$(BINARIES))) $(ARGS)
+	$(BIN)/pytest $(addprefix --sexton-init=,$(filter-out %-aarch64,$(BINARIES))) $(ARGS)
 
 # --- .venv ---
 

@@ -10,6 +10,7 @@ from incidents.replaying import FOLDERS, load, show
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=[folder.name for folder in FOLDERS])
+@pytest.mark.release_only("a replay is about the program that is shipped")
 def test_replay(folder: Path, sexton_init: Path) -> None:
     replay = load(folder)
     table = replay.replay(sexton_init)

@@ -56,7 +56,7 @@ IDLE static int take_signal_or_ready(siginfo_t *info, const struct timespec *tim
 IDLE static int watch_strangers(struct pollfd *fds)
 {
 	pid_t pids[STRANGERS];
-	int n = st.phase == STOPPING && st.alone && st.pid1 ? stop_strangers(pids, STRANGERS) : 0;
+	int n = st.alone && st.pid1 && (st.phase == STOPPING || st.phase == WAITING) ? stop_strangers(pids, STRANGERS) : 0;
 	for (int i = 0; i < n; i++)
 		fds[i] = (struct pollfd){ .fd = (int)CALL(SYS_pidfd_open, pids[i], 0), .events = POLLIN };
 	return n < 0 ? 0 : n;
@@ -100,8 +100,10 @@ static void mark_told(int sig, enum scope scope)
 		return;
 	if (scope == SCOPE_CHILD && proc_stat(st.command, &stat))
 		tree_mark(&stat);
-	else if (scope != SCOPE_CHILD)
-		tree_signal(&(struct sweep){ .mark = true, .group = scope == SCOPE_GROUP ? st.group : 0 });
+	else if (scope == SCOPE_GROUP)
+		tree_mark_group(st.group);
+	else if (scope == SCOPE_TREE)
+		tree_signal(&(struct sweep){ .mark = true });
 }
 
 /* The kernel queues a value for one process only, never for a group: so each member gets its own. */
@@ -292,7 +294,7 @@ IDLE static bool empty(void)
 {
 	if (!st.alone || st.command || st.phase == RUNNING)
 		return false;
-	return st.phase != STOPPING || stop_strangers(&(pid_t){ 0 }, 1) == 0;
+	return (st.phase != STOPPING && st.phase != WAITING) || stop_strangers(&(pid_t){ 0 }, 1) == 0;
 }
 
 /* One signal or one deadline, and what came of it. */

@@ -22,9 +22,15 @@ struct linux_dirent64 {
 	char name[];
 };
 
+/* The C library's open() sets FD_CLOEXEC a second time, with an fcntl, for kernels of long ago. */
+static int open_proc(const char *path, int flags)
+{
+	return (int)CALL(SYS_openat, AT_FDCWD, path, flags | O_RDONLY | O_CLOEXEC, 0);
+}
+
 static ssize_t read_file(const char *path, char *buf, size_t size)
 {
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	int fd = open_proc(path, 0);
 	if (fd < 0)
 		return -1;
 	ssize_t n = read(fd, buf, size);
@@ -164,7 +170,7 @@ static bool children_of_task(pid_t pid, pid_t task, struct pids *out)
 {
 	char path[48], text[2048];
 	format(path, sizeof path, "/proc/%d/task/%d/children", pid, task);
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	int fd = open_proc(path, 0);
 	if (fd < 0)
 		return false;
 	pid_t partial = 0;
@@ -178,7 +184,7 @@ static bool children_of_task(pid_t pid, pid_t task, struct pids *out)
 /* The numbers among the names of a directory. */
 static bool number_entries(const char *path, struct pids *out)
 {
-	int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int fd = open_proc(path, O_DIRECTORY);
 	if (fd < 0)
 		return false;
 	_Alignas(struct linux_dirent64) char buf[2048];

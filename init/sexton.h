@@ -231,14 +231,15 @@ struct sweep {
 	const siginfo_t *info;  /* a queued value to keep, or NULL */
 	pid_t group;            /* only members of this process group; 0 = all */
 	bool mark;              /* remember who got it; nobody gets it again */
-	bool sent;              /* they all have it already, by kill(-1): only tell of it, and continue the stopped */
+	bool sent;              /* they all get it at once, by kill(-1): only tell of it, and continue the stopped */
 	bool later;             /* not the first sweep of this stop: only children of ours that are new to us */
 	struct names *killed;   /* SIGKILL: whom it reached, or NULL */
 	uint64_t began;         /* ticks: when this stop began */
 };
 int tree_signal(const struct sweep *sweep); /* how many live processes it saw; sig 0 only marks */
 void tree_mark(const struct proc_stat *stat);
-bool tree_told_anyone(void);
+void tree_mark_group(pid_t group);          /* everyone who is in it now */
+bool tree_told_anyone(void);                /* who is still there */
 bool tree_atomic(void);
 void tree_forget(void);
 int tree_names(struct names *names);        /* who is alive; returns how many */

@@ -58,9 +58,9 @@ void stop_begin(const char *why)
 	if (left)
 		say(1, "stopping (%s): SIG%S to %d, then %l s of grace", why, cfg.stop_signal, left, cfg.grace / NS_PER_S);
 	if (tree_atomic() && (!st.proc || !tree_told_anyone())) {
-		kill(-1, cfg.stop_signal); /* nobody is missed */
 		if (st.proc)
 			tree_signal(&(struct sweep){ .sig = cfg.stop_signal, .sent = true });
+		kill(-1, cfg.stop_signal); /* nobody is missed */
 	} else if (st.proc) {
 		tell(false);
 	} else if (st.group) {

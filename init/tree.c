@@ -89,7 +89,11 @@ void tree_mark(const struct proc_stat *stat)
 
 bool tree_told_anyone(void)
 {
-	return told.n > 0;
+	/* A number that is in use again counts too: that only costs the walk. */
+	for (size_t i = 0; i < told.room; i++)
+		if (told.slot[i].pid && (kill(told.slot[i].pid, 0) == 0 || errno != ESRCH))
+			return true;
+	return false;
 }
 
 /* ---- the walk ---- */
@@ -111,6 +115,18 @@ static bool dead(const struct proc_stat *stat)
 {
 	/* A dead leader may have living threads; the process then lives. */
 	return (stat->state == 'Z' || stat->state == 'X') && stat->threads <= 1;
+}
+
+/* To ask for a group costs a fortieth of a look into /proc/PID/stat, and most processes are of another. */
+void tree_mark_group(pid_t group)
+{
+	struct pids all = { 0 };
+	struct proc_stat stat;
+	proc_all(&all);
+	for (size_t i = 0; i < all.n; i++)
+		if (all.pid[i] != st.self && getpgid(all.pid[i]) == group && proc_stat(all.pid[i], &stat) && !dead(&stat))
+			tree_mark(&stat);
+	pids_free(&all);
 }
 
 static bool look(pid_t pid, bool hold, struct member *member)
@@ -171,11 +187,12 @@ static void list_by_ppid(struct pids *out)
 }
 
 /* One of the queue. Between its listing and this look it may have been buried, and its number given to a stranger. */
-static void walk_one(const struct walk *walk, pid_t pid, bool by_ppid, struct pids *queue, struct set *seen)
+static void walk_one(const struct walk *walk, pid_t pid, bool own, bool by_ppid, struct pids *queue, struct set *seen)
 {
 	struct member member;
-	const struct entry *entry = set_find(&told, pid), *parent;
-	if ((walk->news && entry && entry->pid) || !look(pid, walk->hold, &member))
+	const struct entry *entry = set_find(&told, pid), *known = set_find(seen, pid), *parent;
+	/* Our own children need no pidfd: nobody else can bury them. */
+	if ((walk->news && entry && entry->pid) || (known && known->pid) || !look(pid, walk->hold && !own, &member))
 		return;
 	parent = set_find(seen, member.stat.ppid);
 	if ((member.stat.ppid == st.self || (parent && parent->pid)) && !dead(&member.stat) && !set_has(seen, pid, member.stat.start)) {
@@ -199,10 +216,11 @@ static void walk_descendants(const struct walk *walk)
 	do {
 		known = seen.n;
 		bool by_ppid = !proc_children(st.self, 1, &queue);
+		size_t own = by_ppid ? 0 : queue.n;
 		if (by_ppid)
 			list_by_ppid(&queue);
 		for (; next < queue.n; next++)
-			walk_one(walk, queue.pid[next], by_ppid, &queue, &seen);
+			walk_one(walk, queue.pid[next], next < own, by_ppid, &queue, &seen);
 	} while (seen.n > known);
 	set_clear(&seen);
 	pids_free(&queue);

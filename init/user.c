@@ -6,10 +6,10 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #define FIELDS 7
-#define LINE 1024
 
 typedef bool visit_fn(char *field[FIELDS], void *arg);
 
@@ -25,37 +25,27 @@ static bool visit_line(char *line, visit_fn *visit, void *arg)
 	return *line && visit(field, arg);
 }
 
-/*
- * Calls visit with the fields of each line of a colon-separated file until it says true; false: none did.
- * A line too long for the buffer is passed over.
- */
+/* Calls visit with the fields of each line of a colon-separated file until it says true; false: none did. */
 static bool each_line(const char *path, visit_fn *visit, void *arg)
 {
-	char line[LINE], block[512];
-	size_t used = 0;
-	bool skip = false, found = false;
-	ssize_t n = 1;
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return false;
-	while (!found && n > 0) {
-		n = read(fd, block, sizeof block);
-		if (n <= 0)
-			block[0] = '\n'; /* the last line may lack its end */
-		for (ssize_t i = 0; i < (n > 0 ? n : 1) && !found; i++) {
-			if (block[i] == '\n') {
-				line[used] = 0;
-				found = !skip && visit_line(line, visit, arg);
-				used = 0;
-				skip = false;
-			} else if (used < sizeof line - 1) {
-				line[used++] = block[i];
-			} else {
-				skip = true;
-			}
+	off_t size = fd < 0 ? -1 : lseek(fd, 0, SEEK_END);
+	char *text = size <= 0 ? MAP_FAILED : mmap(NULL, (size_t)size + 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	bool found = false;
+	if (text != MAP_FAILED) {
+		off_t got = 0;
+		for (ssize_t n; got < size && (n = pread(fd, text + got, (size_t)(size - got), got)) > 0;)
+			got += n;
+		for (char *line = text, *next; line && !found; line = next) {
+			next = strchr(line, '\n');
+			if (next)
+				*next++ = 0;
+			found = visit_line(line, visit, arg);
 		}
+		munmap(text, (size_t)size + 1);
 	}
-	close(fd);
+	if (fd >= 0)
+		close(fd);
 	return found;
 }
 
@@ -105,9 +95,11 @@ static bool member_line(char *field[FIELDS], void *arg)
 		next = strchrnul(member, ',');
 		if (*next)
 			*next++ = 0;
-		if (strcmp(member, wanted->login) == 0 && parse_number(field[2], UINT32_MAX - 1, &gid) && gid != user->gid &&
-		    user->ngroups < (int)(sizeof user->groups / sizeof *user->groups))
-			user->groups[user->ngroups++] = gid;
+		if (strcmp(member, wanted->login) != 0 || !parse_number(field[2], UINT32_MAX - 1, &gid) || gid == user->gid)
+			continue;
+		if (user->ngroups == (int)(sizeof user->groups / sizeof *user->groups))
+			return true; /* no room: stop */
+		user->groups[user->ngroups++] = gid;
 	}
 	return false;
 }
@@ -148,8 +140,8 @@ const char *user_resolve(const char *spec, struct user *user)
 	}
 	user->groups[0] = user->gid;
 	user->ngroups = 1;
-	if (!colon)
-		each_line("/etc/group", member_line, &wanted);
+	if (!colon && each_line("/etc/group", member_line, &wanted))
+		return "is in more than 256 groups; name one, as USER:GROUP";
 	user->set = true;
 	return NULL;
 }

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
+import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from bench.init.figures import BEST_PEER, Bar, Figure, Row, median
-from bench.init.programs import PLACES, CannotMeasure, Program, Running, namespace, output, running
+from bench.init.programs import PLACES, CannotMeasure, Program, Running, namespace, one_cpu, output, running
 
 KIB = 1024  # what the kernel calls a kB
 
@@ -76,7 +78,7 @@ def wait_idle(everyone: list[Running]) -> None:
 
 
 def idle(bench: Bench) -> Iterator[Row]:
-    """Memory and wake-ups while COMMAND sleeps, as PID 1 of a namespace and as a plain child."""
+    """Memory and wake-ups while COMMAND sleeps, after a forwarded signal; as PID 1 of a namespace and as a child."""
     seconds = bench.times(10, 1)
     with contextlib.ExitStack() as stack:
         all_running = {
@@ -84,6 +86,8 @@ def idle(bench: Bench) -> Iterator[Row]:
             for program in bench.programs
             for place in PLACES
         }
+        for started in all_running.values():
+            os.kill(started.pid, signal.SIGWINCH)  # nobody minds it, and to pass it on is part of an init's idle life
         wait_idle(list(all_running.values()))
         used = {key: memory(started) for key, started in all_running.items()}
         before = {key: switches(started) for key, started in all_running.items()}
@@ -93,7 +97,7 @@ def idle(bench: Bench) -> Iterator[Row]:
     for place in PLACES:
         where = "PID 1" if place == "pid1" else "not PID 1"
         figures = {name: Figure(used[name, place]["Rss"] / KIB) for name in names}
-        yield Row(f"rss-{place}", f"idle, {where}, kB", f"resident memory while idle, {where}", "kB", figures, Bar(64))
+        yield Row(f"rss-{place}", f"idle, {where}, kB", f"resident memory while idle ({where})", "kB", figures, Bar(64))
     figures = {name: Figure(used[name, "beside"]["Private"] / KIB) for name in names}
     yield Row("private", "one more of it, kB", "of it private: what one more costs", "kB", figures)
     figures = {name: Figure(max(woken[name, place] for place in PLACES)) for name in names}
@@ -104,7 +108,7 @@ def orphans(bench: Bench) -> Iterator[Row]:
     """CPU time of the init for each orphan it buries, as PID 1; and what its memory has grown by after them all."""
     chunks, size = bench.times(20, 2), bench.times(5000, 50)
     samples: dict[str, list[float]] = {program.name: [] for program in bench.programs}
-    with contextlib.ExitStack() as stack:
+    with one_cpu(), contextlib.ExitStack() as stack:
         all_running = {
             program.name: stack.enter_context(running(program, "pid1", [bench.helper("orphans")]))
             for program in bench.programs
@@ -123,7 +127,7 @@ def orphans(bench: Bench) -> Iterator[Row]:
     yield Row(
         "orphans",
         "CPU an orphan, us",
-        f"CPU per reaped orphan, {count} of them",
+        f"CPU per reaped orphan, {count} of them, one CPU",
         "us",
         figures,
         Bar(1.15, BEST_PEER),
@@ -140,7 +144,9 @@ def cpu_ns(started: Running) -> int:
 def signals(bench: Bench) -> Iterator[Row]:
     """From kill() to the command's clock, everybody on one CPU."""
     rounds = [str(bench.times(5000, 20)), str(bench.times(200, 2))]
-    samples = output([bench.helper("signals"), *rounds, *commas([list(program.words) for program in bench.programs])])
+    inits = [list(program.words) for program in bench.programs]
+    with one_cpu():
+        samples = output([bench.helper("signals"), *rounds, *commas(inits)])
     microseconds = [[taken / 1000 for taken in column] for column in zip(*samples, strict=True)]
     names = [program.name for program in bench.programs]
     figures = {name: median(taken) for name, taken in zip(names, microseconds[1:], strict=True)}

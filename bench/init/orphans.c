@@ -3,6 +3,10 @@
  *
  * For each line on stdin, a number, it double-forks that many children; when the init has buried the last of them, that
  * is when this namespace holds nobody but the two, it answers with a line.
+ *
+ * The orphans are made in a session of their own, whatever the init does: the kernel's autogroups give each session its
+ * share of the CPU, and dumb-init, which makes one for COMMAND, would be measured under another scheduling than the
+ * others (by it alone, 4 instead of 7 microseconds an orphan; `dumb-init -c` shows it).
  */
 #include <err.h>
 #include <errno.h>
@@ -27,13 +31,26 @@ static void orphan(void)
 		errx(1, "no orphan could be made");
 }
 
+static void make_in_session(int n)
+{
+	int status;
+	pid_t maker = fork();
+	if (maker == 0) {
+		setsid();
+		while (n--)
+			orphan();
+		_exit(0);
+	}
+	if (maker < 0 || waitpid(maker, &status, 0) != maker || status)
+		errx(1, "no session could be made");
+}
+
 int main(void)
 {
 	int n;
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	while (scanf("%d", &n) == 1) {
-		while (n--)
-			orphan();
+		make_in_session(n);
 		while (kill(-1, 0) == 0)
 			nanosleep(&(struct timespec){ .tv_nsec = 200000 }, NULL);
 		if (errno != ESRCH)

@@ -51,9 +51,8 @@ def version(program: Program) -> str:
 
 
 def environment() -> dict[str, str]:
-    """Ours, without what would change how one of the programs behaves."""
-    theirs = ("SEXTON_", "TINI_", "DUMB_INIT_", "CATATONIT_")
-    return {name: value for name, value in os.environ.items() if not name.startswith(theirs)}
+    """A container's: small, the same everywhere, and nothing in it that changes how one of the programs behaves."""
+    return {"PATH": os.environ.get("PATH", os.defpath), "HOME": "/", "HOSTNAME": "bench"}
 
 
 def build_helpers(folder: Path) -> Path:
@@ -119,6 +118,17 @@ def running(program: Program, place: str, command: list[str]) -> Iterator[Runnin
     pipe = subprocess.PIPE
     with subprocess.Popen(words, stdin=pipe, stdout=pipe, text=True, env=environment()) as process:
         yield Running(process, place)
+
+
+@contextlib.contextmanager
+def one_cpu() -> Iterator[None]:
+    """Whatever is started meanwhile shares the last CPU that we may use."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(before)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def output(words: list[str]) -> list[list[int]]:

@@ -3,13 +3,12 @@
  *
  *   signals ROUNDS WARM_UP , INIT ARG... , INIT ARG... ...
  *
- * Everybody is pinned to one CPU. Each INIT gets this program in its other role, `signals answer FD`, as its COMMAND: it
+ * To be started on one CPU. Each INIT gets this program in its other role, `signals answer FD`, as its COMMAND: it
  * waits for SIGUSR1 and writes down when it came. One line a round: nanoseconds from before kill() to the command's
  * clock; the first number is of a command without any init.
  */
 #define _GNU_SOURCE
 #include <err.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -90,21 +89,6 @@ static struct target start(char **words)
 	return target;
 }
 
-static void pin(void)
-{
-	cpu_set_t all, one;
-	if (sched_getaffinity(0, sizeof all, &all) != 0)
-		err(1, "sched_getaffinity");
-	int last = 0;
-	for (int cpu = 0; cpu < CPU_SETSIZE; cpu++)
-		if (CPU_ISSET(cpu, &all))
-			last = cpu;
-	CPU_ZERO(&one);
-	CPU_SET(last, &one);
-	if (sched_setaffinity(0, sizeof one, &one) != 0)
-		err(1, "sched_setaffinity");
-}
-
 int main(int argc, char **argv)
 {
 	static char *none[] = { NULL };
@@ -114,7 +98,6 @@ int main(int argc, char **argv)
 		return answer(atoi(argv[2]));
 	if (argc < 4)
 		errx(1, "usage: signals ROUNDS WARM_UP , INIT ARG... , ...");
-	pin();
 	target[n++] = start(none);
 	for (int i = argc - 1; i >= 3; i--)
 		if (strcmp(argv[i], ",") == 0)

@@ -14,7 +14,7 @@ import subprocess
 import sys
 
 START = ["npm", "run", "start"]
-GUARD = ["/sexton-init", "--"]
+GUARD = ["/sexton-init", "--grace", "0.5", "--"]
 
 
 def free_port() -> int:

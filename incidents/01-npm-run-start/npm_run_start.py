@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import socket
 from pathlib import Path
 
 from incidents.replaying import Table, output, real_root
 from tests.containers.podman import Container, Podman, eventually
+from tests.support.lines import DEADLINE
 from tests.support.processes import Stat, status
 
 TITLE = "a hosting platform stops npm, and the servers live on"
@@ -32,6 +34,14 @@ def taken(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
+def visit(port: int) -> http.client.HTTPConnection:
+    """Connect to a customer's server, and stay."""
+    visitor = http.client.HTTPConnection("127.0.0.1", port, timeout=DEADLINE)
+    visitor.request("GET", "/news")
+    assert visitor.getresponse().readline() == b"welcome\n"
+    return visitor
+
+
 def run(podman: Podman, how: str, init: Path | None = None) -> dict[str, object]:
     """Host the apps, stop them all, and count what is left in the container."""
     control = podman.home / f"control-{how}"
@@ -43,11 +53,13 @@ def run(podman: Podman, how: str, init: Path | None = None) -> dict[str, object]
     with output(container) as lines:
         ports = [int(word) for word in lines.until(lambda line: line.startswith("hosting"))[-1].split()[1:]]
         assert len(servers(container)) == APPS
-        assert all(map(taken, ports))
+        visitors = [visit(port) for port in ports]
         control.write_text("stop them\n")
         lines.until(lambda line: line == "stopped")
-        if how == "group":  # what npm had started ends a moment later than npm
-            eventually(lambda: not servers(container) and len(container.zombies()) >= APPS, "the servers have ended")
+        for visitor in visitors:
+            visitor.close()
+        if how == "group":  # the servers were told, and end now: later than npm and its shell, as servers do
+            eventually(lambda: len(container.zombies()) == APPS, "the servers have ended")
         left = servers(container)
         counts: dict[str, object] = {
             "servers started": APPS,

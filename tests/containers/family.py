@@ -71,7 +71,7 @@ class Family:
         """Wait for that many events of that kind."""
         self.stream.until(lambda line: events([line])[0]["event"] == kind, count)
 
-    def stop(self, seconds: int = 30) -> Ending:
+    def stop(self, seconds: int = 20) -> Ending:
         """`podman stop`, then the ending."""
         self.container.stop(seconds)
         return self.end()

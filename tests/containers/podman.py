@@ -177,10 +177,11 @@ class Podman:
         os.chown(self.home, user, user)
 
     def _keeper(self) -> list[str]:
-        if self.user is None:
-            return KEEPER
-        binds = [f"mount --bind {self.home}/etc/{name} /etc/{name}" for name in ("passwd", "group", "subuid", "subgid")]
-        return ["sh", "-c", " && ".join([*binds, 'exec "$@"']), "sh", *KEEPER]
+        """The namespace's own mounts, then the keeper. Root's podman and runc keep a few things in fixed places."""
+        binds = [] if self.user is None else ["passwd", "group", "subuid", "subgid"]
+        mounts = [f"mount -t tmpfs tmpfs {place}" for place in ("/run", "/var/lib", "/var/tmp")]
+        mounts += [f"mount --bind {self.home}/etc/{name} /etc/{name}" for name in binds]
+        return ["sh", "-c", " && ".join([*mounts, 'exec "$@"']), "sh", *KEEPER]
 
 
 class Container:
@@ -214,7 +215,7 @@ class Container:
         """`podman exec` to its end."""
         return self.podman.call("exec", *options, self.id, *command)
 
-    def stop(self, seconds: int = 30) -> None:
+    def stop(self, seconds: int = 20) -> None:
         """`podman stop`: SIGTERM for PID 1, and after `seconds` the engine's SIGKILL."""
         self.podman.do("stop", f"--time={seconds}", self.id)
 
@@ -233,7 +234,9 @@ class Container:
 
     def remove(self) -> None:
         """`podman rm`, running or not."""
-        self.podman.do("rm", "--force", "--time=0", self.id)
+        # The engine's own clean-up after a container's end may be at it too, and who comes second is refused.
+        words = ("rm", "--force", "--ignore", "--time=0", self.id)
+        eventually(lambda: self.podman.call(*words).code == 0, f"container {self.id} can be removed")
 
 
 def processes(proc: Path) -> list[Stat]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections import Counter
 
@@ -23,6 +24,7 @@ SCATTERED = [
     "as member " + orphan(),
 ]
 MEMBERS = 10  # with the command itself
+LONG = ["--env=SEXTON_GRACE=100"]  # longer than a test waits: nobody who is dead may be waited for
 
 
 def scattered(*more: str) -> list[str]:
@@ -57,7 +59,7 @@ def test_orphans_are_reaped(start: Starter) -> None:
 
 
 def test_a_stop_reaches_everybody_once(start: Starter) -> None:
-    family = start(*scattered())
+    family = start(*scattered(), options=LONG)
     family.await_note("ready", MEMBERS)
     ending = family.stop()
     assert ending.code == 0
@@ -66,7 +68,7 @@ def test_a_stop_reaches_everybody_once(start: Starter) -> None:
 
 
 def test_the_stubborn_are_killed_before_the_engine_kills(start: Starter) -> None:
-    family = start(*scattered("times 3 as stubborn " + double_forked("stubborn")), options=["--env=SEXTON_GRACE=0.3"])
+    family = start(*scattered("times 3 as stubborn " + double_forked("stubborn")), options=["--env=SEXTON_GRACE=1"])
     family.await_note("ready", MEMBERS + 3)
     ending = family.stop()
     assert ending.code == 0  # not 137: it was not the engine
@@ -76,7 +78,7 @@ def test_the_stubborn_are_killed_before_the_engine_kills(start: Starter) -> None
 
 
 def test_a_stubborn_command_has_its_stop_timeout(start: Starter) -> None:
-    options = ["--env=SEXTON_STOP_TIMEOUT=0.3", "--env=SEXTON_GRACE=0.1"]
+    options = ["--env=SEXTON_STOP_TIMEOUT=0.3", "--env=SEXTON_GRACE=1"]
     family = start("as daemon " + double_forked(), "as command stubborn", options=options)
     family.await_note("ready", 2)
     ending = family.stop()
@@ -188,7 +190,7 @@ def test_what_exec_leaves_is_reaped_and_stopped(start: Starter) -> None:
 
 def test_a_running_exec_is_told_once_too(start: Starter) -> None:
     """It is nobody's child in there: it entered the namespace from outside."""
-    family = start("as command polite")
+    family = start("as command polite", options=LONG)
     family.await_note("ready")
     ended = family.container.exec(MONSTER, "/log", *join("as guest polite"), options=["--detach"])
     assert ended.code == 0, ended.err
@@ -198,6 +200,23 @@ def test_a_running_exec_is_told_once_too(start: Starter) -> None:
     ending = family.stop()
     assert ending.code == 0
     assert ending.got(TERM) == {"command": 1, "guest": 1}
+
+
+def test_wait_waits_for_a_running_exec_and_no_longer(start: Starter) -> None:
+    go = start.folder / "go"
+    os.mkfifo(go)
+    family = start("exec cat /go", options=["--env=SEXTON_ON_EXIT=wait", f"--volume={go}:/go"])
+    ended = family.container.exec(MONSTER, "/log", *join("as guest polite"), options=["--detach"])
+    assert ended.code == 0, ended.err
+    guest = family.await_note("ready")[0].pid
+    go.write_text("")
+    family.await_events("exited")
+    assert [each.pid for each in family.container.processes()] == [1, guest]
+    family.container.exec("sh", "-c", f"kill -HUP {guest}")
+    ending = family.end()
+    assert ending.code == 0
+    assert ending.got(HUP) == {"guest": 1}
+    assert not ending.of("stopping")
 
 
 def test_health_checks_leave_nothing(start: Starter) -> None:

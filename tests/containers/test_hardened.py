@@ -44,7 +44,7 @@ def look_after_everybody(start: Starter, options: list[str]) -> None:
         "times 2 as daemon " + setsid_daemon(),
         "as stubborn " + double_forked("stubborn"),
         "as command polite",
-        options=["--env=SEXTON_GRACE=0.3", *options],
+        options=["--env=SEXTON_GRACE=1", *options],
     )
     family.await_note("ready", 6)
     family.await_events("reaped", 3)  # the middles of the double forks are the command's
@@ -83,7 +83,7 @@ def test_user_drops_privileges(start: Starter) -> None:
 
 def test_what_it_may_not_signal_is_said_and_does_not_hold_it_up(start: Starter) -> None:
     """PID 1 is nobody, a guest from `podman exec` is root: only PID 1's own end can end it, so PID 1 ends."""
-    family = start("as command polite", options=[*NOBODY, "--env=SEXTON_GRACE=0.3"])
+    family = start("as command polite", options=[*NOBODY, "--env=SEXTON_GRACE=1"])
     family.await_note("ready")
     ended = family.container.exec(MONSTER, "/log", *join("as guest polite"), options=["--detach", "--user=0"])
     assert ended.code == 0, ended.err
@@ -97,7 +97,7 @@ def test_what_it_may_not_signal_is_said_and_does_not_hold_it_up(start: Starter) 
 
 def test_without_proc(start: Starter, sexton_init: Path) -> None:
     """Nothing can be looked up: it still reaps, forwards, and as PID 1 stops everybody."""
-    options = ["--cap-add=sys_admin", f"--volume={sexton_init}:/sbin/sexton-init:ro", "--env=SEXTON_GRACE=0.3"]
+    options = ["--cap-add=sys_admin", f"--volume={sexton_init}:/sbin/sexton-init:ro", "--env=SEXTON_GRACE=1"]
     before = ["sh", "-c", 'umount -l /proc && exec sexton-init -- "$@"', "sh"]
     family = start(
         "times 3 fork fork exit 0",
@@ -117,7 +117,7 @@ def test_without_proc(start: Starter, sexton_init: Path) -> None:
 
 @pytest.mark.parametrize("closing", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-", ">/dev/full 2>/dev/full"])
 def test_with_descriptors_closed_or_full(start: Starter, sexton_init: Path, closing: str) -> None:
-    options = [f"--volume={sexton_init}:/sbin/sexton-init:ro", "--env=SEXTON_VERBOSE=3", "--env=SEXTON_GRACE=0.3"]
+    options = [f"--volume={sexton_init}:/sbin/sexton-init:ro", "--env=SEXTON_VERBOSE=3", "--env=SEXTON_GRACE=1"]
     family = start(
         "times 3 fork fork exit 0",
         "as stubborn " + double_forked("stubborn"),

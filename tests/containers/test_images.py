@@ -59,7 +59,7 @@ def own(podman: Podman, image: str, sexton_init: Path, tmp_path: Path) -> str:
     """An image as the README says: sexton-init is the ENTRYPOINT, with options, and the command is CMD."""
     lines = [
         "COPY sexton-init /usr/local/bin/",
-        'ENTRYPOINT ["sexton-init", "--grace", "0.3", "--map", "INT=QUIT", "--"]',
+        'ENTRYPOINT ["sexton-init", "--grace", "1", "--map", "INT=QUIT", "--"]',
         'CMD ["sh", "-c", "echo from the CMD"]',
     ]
     return build(podman, tmp_path / "context", image, sexton_init, lines)
@@ -130,7 +130,7 @@ def test_a_stand_in_leaves_leftovers_alone(start: Starter, stand_in: StandIn) ->
 
 
 def test_a_stand_in_stops_leftovers_when_asked(start: Starter, stand_in: StandIn) -> None:
-    options = ["--env=SEXTON_ON_EXIT=stop", "--env=SEXTON_GRACE=0.3"]
+    options = ["--env=SEXTON_ON_EXIT=stop", "--env=SEXTON_GRACE=1"]
     family = start(
         "times 3 as daemon " + double_forked(),
         "as stubborn " + setsid_daemon("stubborn"),

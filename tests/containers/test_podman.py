@@ -17,8 +17,8 @@ CRASHING = """
 import sys
 from tests.containers.podman import Podman
 podman = Podman()
-podman.start("--rootfs", sys.argv[1] + ":O", "sleep", "1000")
-print(podman.keeper, podman.home, flush=True)
+container = podman.start("--rootfs", sys.argv[1] + ":O", "sleep", "1000")
+print(podman.keeper, podman.home, container.id, flush=True)
 sys.stdin.read()
 """
 
@@ -37,14 +37,17 @@ def test_a_crash_leaves_no_container(rootfs: Path) -> None:
         stdout=subprocess.PIPE,
     ) as crashing:
         assert crashing.stdout
-        keeper, home = crashing.stdout.readline().decode().split()
+        keeper, home, container = crashing.stdout.readline().decode().split()
         everybody = [Handle(pid) for pid in [int(keeper), *family_of(int(keeper))]]
         assert {"conmon", "sleep"} <= {Path(f"/proc/{each.pid}/comm").read_text().strip() for each in everybody}
         crashing.kill()
         for each in everybody:
             each.wait_dead(DEADLINE)
             each.close()
-    shutil.rmtree(home)  # files are all that is left, and nothing of it is busy
+    # Files and the empty cgroups are all that is left, and nothing of them is busy.
+    for cgroup in Path("/sys/fs/cgroup").glob(f"**/libpod-{container}"):
+        cgroup.rmdir()
+    shutil.rmtree(home)
 
 
 def test_the_system_s_podman_hears_nothing(podman: Podman, image: str) -> None:

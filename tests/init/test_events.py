@@ -48,7 +48,7 @@ def check(event: dict[str, Any]) -> None:
 def test_a_life_in_events(start: Starter, placed: Mode) -> None:
     before = time.time()
     statements = ["as son fork stubborn", "as away daemon polite", "await 2", "as main polite"]
-    family = start(placed, "--grace 0.2", *statements)
+    family = start(placed, "--grace 1", *statements)
     pids = {note.label: note.pid for note in family.await_note("ready", 3)}
     family.send(signal.SIGUSR1)
     family.await_note("got", 2)
@@ -165,6 +165,25 @@ def test_events_to_a_fifo_nobody_has_opened_yet(start: Starter, tmp_path: os.Pat
         assert [event["event"] for event in events(reader.rest())] == ["reaped", "exited", "empty"]
     finally:
         reader.close()
+
+
+def test_events_to_standard_input_and_output(start: Starter) -> None:
+    """Odd, but they are descriptors like others, and COMMAND keeps them."""
+    result = start.plain("--events", "1", "sh", "-c", "echo out; exit 3").wait()
+    lines = result.out.splitlines()
+    assert "out" in lines
+    lines.remove("out")
+    assert [event["event"] for event in events(lines)] == ["started", "reaped", "exited", "empty"]
+    pipe = Pipe("stdin")
+    try:
+        running = start.plain("--events", "0", "sh", "-c", "echo in >&0; exit 3", stdin=pipe.write_fd)
+        assert running.wait().code == 3
+        pipe.close_writer()
+        lines = pipe.rest()
+        lines.remove("in")
+        assert [event["event"] for event in events(lines)] == ["started", "reaped", "exited", "empty"]
+    finally:
+        pipe.close()
 
 
 @pytest.mark.parametrize("path", ["/dev/null", "/dev/full"])

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from tests.init.family import PID1, Mode, Starter
-from tests.support.processes import children, descriptors, stat
+from tests.support.processes import children, descriptors, stat, status
 
 BURST = 3000
 
@@ -74,6 +74,19 @@ def test_no_descriptor_leaks(start: Starter, placed: Mode) -> None:
         busy.await_event("reaped")
     after = descriptors(busy.run.init.pid)
     assert len(after) == len(before)
+
+
+def test_memory_stays_as_it_is(start: Starter, placed: Mode) -> None:
+    """Not a page more of writable memory after a thousand orphans than after one."""
+    sizes = []
+    for count in (1, 1000):
+        family = start(placed, "", f"times {count} fork fork exit 0", "wait", "stubborn")
+        family.await_note("ready")
+        for _ in range(count):
+            family.await_event("reaped")
+        fields = status(family.run.init.pid)
+        sizes.append((fields["VmData"], fields["VmStk"]))
+    assert sizes[0] == sizes[1]
 
 
 def test_reaping_goes_on_while_stopping(start: Starter, placed: Mode) -> None:

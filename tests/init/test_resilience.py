@@ -32,8 +32,9 @@ def stops_hard(start: Starter, mode: Mode, before: list[str], init: Path | None 
     assert end.code == 0, end.err
     assert end.left == []
     assert set(end.got(signal.SIGTERM).values()) == {1}
-    assert len(end.got(signal.SIGTERM)) == 14
-    assert len(end.of("killed")) == 8
+    signalled = [event["pid"] for event in end.of("signalled") if event["scope"] == "stop"]
+    assert len(signalled) == len(set(signalled)) >= 10, "all but COMMAND and those who had it with COMMAND's group"
+    assert len(end.of("killed")) >= 8
 
 
 @pytest.mark.usefixtures("root")
@@ -76,7 +77,7 @@ def test_without_the_newer_system_calls(start: Starter, placed: Mode, error: int
     assert end.left == []
     assert set(end.got(signal.SIGTERM).values()) == {1}
     assert end.of("exited")
-    assert len([event for event in end.of("reaped") if event.get("signal") == "KILL"]) == 8
+    assert len([event for event in end.of("reaped") if event.get("signal") == "KILL"]) >= 8
 
 
 @pytest.mark.parametrize("limit", [8, 16])
@@ -89,7 +90,7 @@ def test_with_few_descriptors(start: Starter, placed: Mode, limit: int) -> None:
 @pytest.mark.parametrize("limit", [3, 4])
 def test_as_pid_1_with_no_descriptor_to_spare(start: Starter, limit: int) -> None:
     before = ["prlimit", f"--nofile={limit}:{limit}"]
-    end = start(PID1, "--grace 0.2", "daemon stubborn", "fork polite", "await 2", "exit 3", before=before).end()
+    end = start(PID1, "--grace 1", "daemon stubborn", "fork polite", "await 2", "exit 3", before=before).end()
     assert end.code == 3
     assert list(end.got(signal.SIGTERM).values()) == [1, 1]
 

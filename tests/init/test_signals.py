@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import signal
+import subprocess
 from collections import Counter
 
 import pytest
@@ -302,3 +303,9 @@ def test_without_room_for_queued_signals(start: Starter, placed: Mode) -> None:
         family.send(sig)
         family.await_note("got")
     assert family.end().code == 0
+
+
+def test_the_command_may_signal_its_init(start: Starter, placed: Mode) -> None:
+    """As PID 1 too, where a signal without a handler would be dropped."""
+    script = 'trap "exit 9" USR1; kill -USR1 $PPID; while :; do read line || exit 3; done'
+    assert start(placed, "", command=["sh", "-c", script], stdin=subprocess.PIPE).end().code == 9

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.init.family import BESIDE, PID1, Ending, Mode, Starter
+from tests.init.family import BESIDE, PID1, Ending, Family, Mode, Starter
 from tests.support import monsters
 from tests.support.lines import until
 from tests.support.processes import children, stat
@@ -62,23 +62,30 @@ def test_20_stubborn_leftovers_are_killed_after_the_grace_time(start: Starter, p
     end = start(placed, "--grace 0.15", statement, "await 20", "exit 3").end()
     assert time.monotonic() - begin >= 0.15
     assert end.code == 3
-    assert list(end.got(signal.SIGTERM).values()) == [1] * 20
-    assert {event["pid"] for event in end.of("killed")} == set(end.got(signal.SIGTERM))
-    assert all(event["signal"] == "KILL" for event in end.of("reaped") if event["pid"] in end.got(signal.SIGTERM))
+    ready = {note.pid for note in end.notes if note.word == "ready"}
+    assert set(end.got(signal.SIGTERM).values()) <= {1}
+    assert {event["pid"] for event in end.of("killed")} == ready
+    assert all(event["signal"] == "KILL" for event in end.of("reaped") if event["pid"] in ready)
     assert end.left == []
 
 
 @pytest.mark.parametrize("action", ["ignore", "stubborn"])
 @pytest.mark.parametrize("proc", [Proc.NONE, Proc.FOREIGN], ids=str)
-def test_as_pid_1_leftovers_are_stopped_without_proc(start: Starter, action: str, proc: Proc) -> None:
-    mode = Mode(Place.PID1, proc)
-    statements = [f"times 20 daemon {action}", "times 20 fork setsid polite", "await 40", "exit 3"]
-    end = start(mode, "--grace 0.15", *statements).end()
+def test_as_pid_1_leftovers_are_killed_without_proc(start: Starter, action: str, proc: Proc) -> None:
+    end = start(Mode(Place.PID1, proc), "--grace 0.15", f"times 20 daemon {action}", "await 20", "exit 3").end()
+    assert end.code == 3
+    nothing_left(end, 20)
+    assert len([event for event in end.of("reaped") if event.get("signal") == "KILL"]) == 20
+    assert set(end.got(signal.SIGTERM).values()) <= {1}
+
+
+@pytest.mark.parametrize("proc", [Proc.NONE, Proc.FOREIGN], ids=str)
+def test_as_pid_1_leftovers_are_stopped_without_proc(start: Starter, proc: Proc) -> None:
+    statements = ["times 20 daemon polite", "times 20 fork setsid polite", "await 40", "exit 3"]
+    end = start(Mode(Place.PID1, proc), LONG, *statements).end()
     assert end.code == 3
     nothing_left(end, 40)
-    killed = [event for event in end.of("reaped") if event.get("signal") == "KILL"]
-    assert len(killed) == 20
-    assert set(end.got(signal.SIGTERM).values()) == {1}
+    assert list(end.got(signal.SIGTERM).values()) == [1] * 40
 
 
 @pytest.mark.parametrize("proc", [Proc.NONE, Proc.FOREIGN], ids=str)
@@ -111,13 +118,27 @@ def test_a_stopped_and_stubborn_leftover_is_killed(start: Starter, placed: Mode,
     nothing_left(end, 40)
 
 
+def count_and_kill(family: Family, leftovers: int) -> Ending:
+    """Mark each leftover with a signal that queues behind all that it was sent; then kill them, and so end the stop."""
+    marker = signal.SIGRTMAX
+    init = family.run.init.pid
+    until(lambda: len(children(init)) == leftovers, "all are the init's own children")
+    for child in children(init):
+        family.run.handle(child).send(marker)
+    while sum(note.word == "got" and note.signal == marker for note in family.notes) < leftovers:
+        family.await_note("got")
+    for child in children(init):
+        family.run.handle(child).kill()
+    return family.end()
+
+
 @pytest.mark.parametrize("scope", ["child", "group", "tree"])
 @pytest.mark.parametrize("sig", [signal.SIGTERM, QUEUED])
 def test_nobody_gets_the_stop_signal_twice(start: Starter, placed: Mode, scope: str, sig: int) -> None:
     """It is first forwarded to the scope; then COMMAND ends, and only those who had not got it get it."""
     family = start(
         placed,
-        f"--signal {scope} --grace 0.3 --stop-signal {sig}",
+        f"--signal {scope} {LONG} --stop-signal {sig}",
         "as member times 5 fork stubborn",
         "as mover times 5 fork group stubborn",
         "as daemon times 5 fork setsid stubborn",
@@ -127,11 +148,14 @@ def test_nobody_gets_the_stop_signal_twice(start: Starter, placed: Mode, scope: 
     )
     family.await_note("ready", 21)
     family.send(sig)
-    end = family.end()
+    family.await_event("stopping")
+    while len({note.pid for note in family.notes if note.word == "got"}) < 21:
+        family.await_note("got")
+    end = count_and_kill(family, 20)
     assert end.code == 0
     assert len(end.got(sig)) == 21
     assert set(end.got(sig).values()) == {1}
-    assert len(end.of("killed")) == 20
+    assert not end.got(signal.SIGCONT), "only the stopped are continued"
     nothing_left(end, 20)
 
 
@@ -147,7 +171,7 @@ def test_another_stop_signal_than_the_forwarded_one_is_sent(start: Starter, plac
 
 
 def test_a_second_term_while_stopping_does_not_start_over(start: Starter, placed: Mode) -> None:
-    family = start(placed, "--grace 0.4", "as a times 3 fork setsid stubborn", "await 3", "exit 3")
+    family = start(placed, "--grace 1", "as a times 3 fork setsid stubborn", "await 3", "exit 3")
     family.await_event("stopping")
     family.await_note("got", 3)
     for _ in range(5):
@@ -156,6 +180,7 @@ def test_a_second_term_while_stopping_does_not_start_over(start: Starter, placed
     assert end.code == 3
     assert list(end.got(signal.SIGTERM).values()) == [1, 1, 1]
     assert len(end.of("stopping")) == 1
+    assert len(end.of("killed")) == 3
     nothing_left(end, 3)
 
 
@@ -267,7 +292,7 @@ def test_the_stop_goes_on_when_the_init_is_stopped_and_continued(start: Starter)
 def test_a_process_whose_first_thread_has_ended_is_alive(start: Starter, placed: Mode) -> None:
     """/proc shows it as a zombie; the others of its threads live on, and so does its child."""
     statements = ["times 3 fork setsid leaderless", "await 3", "exit 3"]
-    end = start(placed, "--grace 0.2", *statements).end()
+    end = start(placed, "--grace 1", *statements).end()
     assert end.code == 3
     assert [(event["why"], event["left"]) for event in end.of("stopping")] == [("exit", 3)]
     assert list(end.got(signal.SIGTERM).values()) == [1, 1, 1]
@@ -294,3 +319,9 @@ def test_who_may_not_be_killed_is_named(start: Starter, anyones_init: Path, publ
     assert len(left) == 1
     last = [line for line in result.err.splitlines() if line.startswith("sexton-init: ")][-1]
     assert f"{left[0].rest[0]} (setuid-monster" in last
+
+
+def test_a_stopped_command_hears_the_stop_signal_of_the_timeout(start: Starter, placed: Mode) -> None:
+    end = start(placed, f"--timeout 0.2 {LONG}", "stopped").end()
+    assert end.code == 124
+    assert list(end.got(signal.SIGTERM).values()) == [1]

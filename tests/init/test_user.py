@@ -43,6 +43,12 @@ def test_by_name_or_number(start: Starter, placed: Mode, spec: str, uid: int, gi
     assert str(gid) in out[2].split()
 
 
+@pytest.mark.parametrize("spec", ["root", "0", "root:root", "0:0"])
+def test_all_three_forms(start: Starter, spec: str) -> None:
+    for words, env in (([f"--user={spec}"], {}), (["--user", spec], {}), ([], {"SEXTON_USER": spec})):
+        assert start.plain(*words, "sh", "-c", "exit 7", env=env).wait().code == 7
+
+
 def test_a_number_without_an_entry(start: Starter) -> None:
     """As docker does it: uid without passwd entry means group 0 there; nothing may be kept of ours, though."""
     result = start.plain("--user", "12345", *SHOW).wait()

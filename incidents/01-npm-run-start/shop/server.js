@@ -1,6 +1,7 @@
-// A customer's server: a plain one, which ends at SIGTERM as every Node program does.
+// A customer's server: it streams news to whoever is connected, and on SIGTERM ends when the last of them has gone.
 "use strict";
 const http = require("node:http");
 
-const server = http.createServer((request, response) => response.end("welcome"));
+const server = http.createServer((request, response) => response.write("welcome\n"));
+process.on("SIGTERM", () => server.close());
 server.listen(process.env.PORT, "127.0.0.1", () => console.log("listening"));

@@ -1,4 +1,4 @@
-"""Options and fixtures of every test.
+"""Options and fixtures of every test, and of every replay.
 
 --sexton-init PATH   the binary under test; given twice, each test of it runs twice (default: build/sexton-init)
 --no-skips           a skipped test is a failed one: for a machine that has everything, as CI's
@@ -12,8 +12,7 @@ from typing import cast
 
 import pytest
 
-CHECKOUT = Path(__file__).parent.parent
-RELEASE = CHECKOUT / "build" / "sexton-init"
+RELEASE = Path(__file__).parent / "build" / "sexton-init"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
