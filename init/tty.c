@@ -91,6 +91,8 @@ static bool suspended;
 
 void tty_suspend_self(void)
 {
+	if (st.pid1)
+		return; /* the kernel would not stop us, but would take back a SIGCONT that is on its way */
 	suspended = true;
 	kill(st.self, SIGSTOP);
 }
