@@ -128,6 +128,8 @@ build/fuzz-%: tests/fuzz/%.c $(PARTS)
 
 bench: install
 	$(BIN)/python -m bench.init
+	$(BIN)/python -m bench.proc
+	$(BIN)/python -m bench.inject
 
 clean:
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -37,7 +38,7 @@ static bool is_elf(const char *path)
 }
 
 /* As execvp does, a file that the kernel does not know, and that is no program for another machine, goes to the shell. */
-static void try_exec(char *path, char **envp)
+static void try_exec(const char *path, char **envp)
 {
 	execve(path, cfg.command, envp);
 	if (errno == ENOEXEC) {
@@ -45,7 +46,7 @@ static void try_exec(char *path, char **envp)
 		if (!failure.foreign) {
 			char *name = cfg.command[0], *before = cfg.command[-1];
 			cfg.command[-1] = (char[]){ "/bin/sh" };
-			cfg.command[0] = path;
+			cfg.command[0] = (char *)path;
 			execve("/bin/sh", cfg.command - 1, envp);
 			cfg.command[-1] = before;
 			cfg.command[0] = name;
@@ -63,8 +64,8 @@ static void exec_command(char **envp)
 	char path[PATH_SIZE];
 	const char *dirs = DEFAULT_PATH, *name = cfg.command[0];
 	bool denied = false;
-	if (strchr(name, '/') || !*name) {
-		try_exec(cfg.command[0], envp);
+	if (cfg.exec || strchr(name, '/') || !*name) {
+		try_exec(cfg.exec ? cfg.exec : name, envp);
 		return;
 	}
 	for (char **env = envp; *env; env++)
@@ -117,6 +118,9 @@ static _Noreturn void child(char **envp, uint64_t mask, const struct disposition
 		fail("change the user of");
 	if (cfg.in_child)
 		cfg.in_child(envp);
+	/* With an owner, a guard that is killed takes COMMAND along; changing the user would have cleared it. */
+	if (cfg.owner_fd >= 0 && (CALL(SYS_prctl, PR_SET_PDEATHSIG, SIGKILL) != 0 || getppid() != st.self))
+		fail("tie to its guard");
 	CALL(SYS_rt_sigaction, SIGCHLD, chld, NULL, sizeof mask);
 	if (cfg.reset_signals)
 		mask = 0;
@@ -130,7 +134,7 @@ static _Noreturn void child(char **envp, uint64_t mask, const struct disposition
 
 static void describe(char *text, size_t size)
 {
-	const char *name = cfg.command[0];
+	const char *name = cfg.exec ? cfg.exec : cfg.command[0];
 	if (failure.step)
 		format(text, size, "cannot %s %s: %e", failure.step, name, failure.err);
 	else if (failure.foreign)
@@ -147,7 +151,7 @@ static int explain(void)
 {
 	char text[256];
 	describe(text, sizeof text);
-	event_failed(failure.err, text);
+	event_failed(failure.err, failure.step ? "setup" : "exec", text);
 	if (cfg.voice.exec_failed && !failure.step)
 		cfg.voice.exec_failed(cfg.command[0], failure.err);
 	else

@@ -24,6 +24,8 @@ const char help_text[] =
 	"  --events FD|PATH           write what happens, a JSON object a line\n"
 	"  --owner-fd FD, --listen PATH, --lease SECONDS,\n"
 	"  --on-owner-lost stop|keep|lease    an owner at the end of a socket\n"
+	"  --exec PATH                execute PATH; COMMAND is only what it is called\n"
+	"  --same-group               leave COMMAND in our process group\n"
 	"  --verbose, --quiet         say more (repeatable), say nothing\n"
 	"  --pause                    no COMMAND: be the pause process of a pod\n"
 	"  --version, --help\n"

@@ -52,14 +52,24 @@ IDLE static int take_signal_or_ready(siginfo_t *info, const struct timespec *tim
 	return take_signal(info, &(struct timespec){ 0 });
 }
 
-/* As PID 1, processes that entered our namespace are no children of ours: their end comes through a pidfd. */
+/*
+ * As PID 1, processes that entered our namespace are no children of ours: their end comes through a pidfd. Returns how
+ * many there are to watch, -1 when there is somebody to wait for but nobody left to watch: look again.
+ */
 IDLE static int watch_strangers(struct pollfd *fds)
 {
 	pid_t pids[STRANGERS];
-	int n = st.alone && st.pid1 && (st.phase == STOPPING || st.phase == WAITING) ? stop_strangers(pids, STRANGERS) : 0;
-	for (int i = 0; i < n; i++)
-		fds[i] = (struct pollfd){ .fd = (int)CALL(SYS_pidfd_open, pids[i], 0), .events = POLLIN };
-	return n < 0 ? 0 : n;
+	if (!st.alone || !st.pid1 || !st.proc || (st.phase != STOPPING && st.phase != WAITING))
+		return 0;
+	int n = stop_strangers(pids, STRANGERS), watched = 0;
+	bool gone = n == 0;
+	for (int i = 0; i < n; i++) {
+		int fd = (int)CALL(SYS_pidfd_open, pids[i], 0);
+		gone |= fd < 0 && errno == ESRCH;
+		if (fd >= 0)
+			fds[watched++] = (struct pollfd){ .fd = fd, .events = POLLIN };
+	}
+	return watched ? watched : gone ? -1 : 0;
 }
 
 static inline int64_t earlier(int64_t a, int64_t b)
@@ -83,21 +93,20 @@ IDLE static int wait_for_event(siginfo_t *info)
 	}
 	struct pollfd fds[2 + STRANGERS + 1];
 	int owners = owner_poll(fds), strangers = watch_strangers(fds + owners);
+	if (strangers < 0)
+		return take_signal(info, &(struct timespec){ 0 });
 	if (owners + strangers == 0)
 		return take_signal(info, limit);
 	int sig = take_signal_or_ready(info, limit, fds, owners + strangers, owners);
 	for (int i = owners; i < owners + strangers; i++)
-		if (fds[i].fd >= 0)
-			close(fds[i].fd);
+		close(fds[i].fd);
 	return sig;
 }
 
 /* Once COMMAND has ended, those who had the stop signal by being forwarded it must not be sent it again. */
-static void mark_told(int sig, enum scope scope)
+static void mark_told(enum scope scope)
 {
 	struct proc_stat stat;
-	if (sig != cfg.stop_signal || !st.proc || cfg.on_exit == ON_EXIT_LEAVE)
-		return;
 	if (scope == SCOPE_CHILD && proc_stat(st.command, &stat))
 		tree_mark(&stat);
 	else if (scope == SCOPE_GROUP)
@@ -123,20 +132,34 @@ static int queue_for_group(int sig, const siginfo_t *info)
 	return result;
 }
 
-static int send_scope(int sig, const siginfo_t *queued, enum scope scope)
+/* To each of a tree, or with a queued value. */
+static int send_seldom(int sig, const siginfo_t *queued, enum scope scope)
 {
 	if (scope == SCOPE_TREE && !queued && tree_atomic())
 		return kill(-1, sig);
 	if (scope == SCOPE_TREE && st.proc)
 		return send_each(sig, queued, 0);
+	if (!queued)
+		return kill(st.group ? -st.group : st.command, sig);
 	if (scope == SCOPE_CHILD || !st.group)
-		return queued ? (int)CALL(SYS_rt_sigqueueinfo, st.command, sig, queued) : kill(st.command, sig);
-	if (queued && queue_for_group(sig, queued) == 0)
+		return (int)CALL(SYS_rt_sigqueueinfo, st.command, sig, queued);
+	if (queue_for_group(sig, queued) == 0)
 		return 0;
-	return queued && st.proc ? send_each(sig, queued, st.group) : kill(-st.group, sig);
+	return st.proc ? send_each(sig, queued, st.group) : kill(-st.group, sig);
 }
 
-int signal_command(int sig, const siginfo_t *info, enum scope scope)
+IDLE static int send_scope(int sig, const siginfo_t *queued, enum scope scope)
+{
+	if (queued || scope == SCOPE_TREE)
+		return send_seldom(sig, queued, scope);
+	long result = sys(SYS_kill, scope == SCOPE_CHILD || !st.group ? st.command : -st.group, sig, 0, 0, 0, 0);
+	if (result == 0)
+		return 0;
+	errno = (int)-result;
+	return -1;
+}
+
+IDLE int signal_command(int sig, const siginfo_t *info, enum scope scope)
 {
 	if (!st.command && (scope != SCOPE_TREE || (!st.proc && !st.pid1)))
 		return ESRCH;
@@ -146,14 +169,16 @@ int signal_command(int sig, const siginfo_t *info, enum scope scope)
 			cfg.voice.forward_failed(sig, err);
 		return err;
 	}
-	mark_told(sig, scope);
-	event_signalled(sig, st.command, scope);
+	if (sig == cfg.stop_signal && st.proc && cfg.on_exit != ON_EXIT_LEAVE)
+		mark_told(scope);
+	if (reporting())
+		event_signalled(sig, st.command, scope);
 	if (cfg.voice.forwarded)
 		cfg.voice.forwarded(sig);
 	return 0;
 }
 
-static void deliver(int sig, const siginfo_t *info)
+IDLE static void deliver(int sig, const siginfo_t *info)
 {
 	signal_command(sig, info, cfg.scope);
 	if (is_stop_signal(sig) && cfg.stop_timeout != NEVER && st.stop_timeout_at == NEVER)
@@ -168,7 +193,7 @@ static void end_drain(int sig, const siginfo_t *info)
 }
 
 /* COMMAND lives: pass it on. */
-static void forward(int sig, const siginfo_t *info)
+IDLE static void forward(int sig, const siginfo_t *info)
 {
 	int to = cfg.map[sig];
 	if (to == 0 || cfg.ignore_once & UINT64_C(1) << (sig - 1)) {
@@ -196,7 +221,7 @@ static void forward(int sig, const siginfo_t *info)
 }
 
 /* The third INT or TERM at a terminal. While COMMAND runs, a Ctrl-C that reaches us is its business: not counted. */
-static bool impatient(int sig, const siginfo_t *info)
+IDLE static bool impatient(int sig, const siginfo_t *info)
 {
 	if (!st.terminal || cfg.on_exit == ON_EXIT_LEAVE || (sig != SIGINT && sig != SIGTERM))
 		return false;
@@ -205,7 +230,7 @@ static bool impatient(int sig, const siginfo_t *info)
 	return ++st.urgent >= 3;
 }
 
-static void on_signal(int sig, const siginfo_t *info)
+IDLE static void on_signal(int sig, const siginfo_t *info)
 {
 	if ((sig == SIGTTIN || sig == SIGTTOU) && !cfg.forward_tty_stops)
 		return;
@@ -215,6 +240,8 @@ static void on_signal(int sig, const siginfo_t *info)
 		kill_begin("signal");
 		return;
 	}
+	if (cfg.terminal_reaches_both && info->si_code == SI_KERNEL)
+		return;
 	switch (st.phase) {
 	case RUNNING:
 		if (!cfg.pause)
@@ -302,6 +329,7 @@ IDLE static void turn(void)
 {
 	siginfo_t info;
 	info.si_code = info.si_pid = 0;
+	owner_flush();
 	if (st.owner_gone) {
 		st.owner_gone = false;
 		stop_begin("owner");

@@ -114,8 +114,7 @@ extern char __executable_start[], etext[], __start_idle[], __stop_idle[];
 
 /*
  * From here on we mostly sleep. What starting touched is given back: whatever of it is needed again, the kernel reads
- * again from the file. MADV_RANDOM sets the rest apart from the idle code, so that a fault there does not bring its
- * neighbours along.
+ * again from the file, with what lies around it; MADV_RANDOM sets the idle code apart, so that it is not around it.
  */
 IDLE static void drop_pages(uintptr_t from, uintptr_t to)
 {
@@ -177,7 +176,8 @@ static int start(int argc, char **argv, char **envp)
 	done = contain_start();
 	if (done >= 0)
 		return done;
-	st.proc = proc_mounted();
+	struct proc_stat own;
+	st.proc = proc_own(&own);
 	if (!owner_start())
 		return EXIT_USAGE;
 	/* Whoever is asked for more than COMMAND must be the parent of what comes of it. */
@@ -188,7 +188,7 @@ static int start(int argc, char **argv, char **envp)
 		cfg.prepare();
 	expect_the_dead();
 	if (!cfg.pause) {
-		tty_start();
+		tty_start(!st.proc || own.tty);
 		done = command_start(envp, mask, &inherited);
 		if (done >= 0)
 			return drop_in ? remap(done) : done;

@@ -264,6 +264,21 @@ static const char *set_contain(const char *value)
 	return n < 0 ? "subreaper, pidns or cgroup" : NULL;
 }
 
+static const char *set_exec(const char *value)
+{
+	cfg.exec = value;
+	return strchr(value, '/') ? NULL : "a path with a slash in it";
+}
+
+static const char *set_same_group(const char *value)
+{
+	unsigned on;
+	const char *expected = boolean(value, &on);
+	if (!expected)
+		cfg.same_group = cfg.no_job_control = cfg.terminal_reaches_both = on;
+	return expected;
+}
+
 static const struct option {
 	const char *name, *variable;
 	const char *(*set)(const char *value);
@@ -286,6 +301,8 @@ static const struct option {
 	{ "--lease", "SEXTON_LEASE", set_lease, false },
 	{ "--on-owner-lost", "SEXTON_ON_OWNER_LOST", set_on_owner_lost, false },
 	{ "--contain", "SEXTON_CONTAIN", set_contain, false },
+	{ "--exec", "SEXTON_EXEC", set_exec, false },
+	{ "--same-group", "SEXTON_SAME_GROUP", set_same_group, true },
 	{ "--verbose", "SEXTON_VERBOSE", set_verbose, true },
 	{ "--quiet", "SEXTON_QUIET", set_quiet, true },
 	{ "--pause", "SEXTON_PAUSE", set_pause, true },

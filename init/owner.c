@@ -78,7 +78,6 @@ void owner_line(const char *line, size_t len, bool keep)
 		lost = 0;
 	if (!queue(line, len, keep ? sizeof out : sizeof out - RESERVE))
 		lost++;
-	flush();
 }
 
 static const char *phase_name(void)
@@ -239,6 +238,15 @@ static void take_owner(int fd)
 		event_exited(st.ended, st.status, true);
 }
 
+/* Why there will be no tree, to an owner that is not greeted yet: stderr is COMMAND's. */
+void owner_last_word(const char *text)
+{
+	int fd = cfg.owner_fd;
+	cfg.owner_fd = -1;
+	owner = fd;
+	event_to_owner("failed", ",\"errno\":0,\"step\":\"options\",\"text\":%j", text);
+}
+
 static void accept_owner(void)
 {
 	static const char taken[] = "{\"event\":\"error\",\"command\":\"\",\"why\":\"owned: this tree has an owner\"}\n";
@@ -257,6 +265,13 @@ static void accept_owner(void)
 }
 
 /* ---- in the loop ---- */
+
+/* Once a turn, before it sleeps: each send wakes the owner. */
+IDLE void owner_flush(void)
+{
+	if (out_len)
+		flush();
+}
 
 IDLE int owner_poll(struct pollfd fds[2])
 {
@@ -294,8 +309,9 @@ void owner_end(void)
 	int64_t deadline = now_ns() + LAST_WORDS;
 	while (owner >= 0 && out_len && now_ns() < deadline) {
 		struct pollfd writable = { .fd = owner, .events = POLLOUT };
-		poll(&writable, 1, (int)(LAST_WORDS / 1000000));
 		flush();
+		if (owner >= 0 && out_len)
+			poll(&writable, 1, (int)(LAST_WORDS / 1000000));
 	}
 	if (listener >= 0)
 		unlink(cfg.listen);
@@ -329,7 +345,9 @@ bool owner_start(void)
 {
 	struct ucred peer;
 	if (cfg.owner_fd >= 0 && !same_user(cfg.owner_fd, &peer)) {
-		say(FATAL, "--owner-fd: %d is not a connected unix socket whose other end is this user's", cfg.owner_fd);
+		int fd = cfg.owner_fd;
+		cfg.owner_fd = -1; /* nobody to tell */
+		say(FATAL, "--owner-fd: %d is not a connected unix socket whose other end is this user's", fd);
 		return false;
 	}
 	if (cfg.on_owner_lost == LOST_LEASE && cfg.lease == NEVER) {

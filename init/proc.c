@@ -78,6 +78,7 @@ bool proc_parse_stat(const char *text, size_t len, struct proc_stat *out)
 		switch (field) {
 		case 4: out->ppid = (pid_t)n; break;
 		case 5: out->pgrp = (pid_t)n; break;
+		case 7: out->tty = (int)n; break;
 		case 9: out->flags = (unsigned)n; break;
 		case 20: out->threads = (int)n; break;
 		case 22: out->start = n; break;
@@ -87,12 +88,11 @@ bool proc_parse_stat(const char *text, size_t len, struct proc_stat *out)
 }
 
 /* A /proc of another PID namespace would give us other processes under our numbers. */
-bool proc_mounted(void)
+bool proc_own(struct proc_stat *out)
 {
 	char text[512];
-	struct proc_stat own;
 	ssize_t n = read_file("/proc/self/stat", text, sizeof text);
-	return n > 0 && proc_parse_stat(text, (size_t)n, &own) && own.pid == st.self;
+	return n > 0 && proc_parse_stat(text, (size_t)n, out) && out->pid == st.self;
 }
 
 bool proc_stat(pid_t pid, struct proc_stat *out)

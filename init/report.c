@@ -197,6 +197,11 @@ void say(int level, const char *fmt, ...)
 	}
 	expand(&text, fmt, args);
 	va_end(args);
+	if (level == FATAL && cfg.owner_fd >= 0 && !owner_connected()) {
+		*text.at = 0;
+		owner_last_word(line + strlen(cfg.name) + 2);
+		return;
+	}
 	if (owner_connected()) {
 		*text.at = 0;
 		event_to_owner("message", ",\"level\":%j,\"text\":%j", level_name(level), line);
@@ -342,9 +347,9 @@ void event_exited(pid_t pid, int status, bool again)
 		event(true, "exited", fmt, pid, end, &usage->ru_utime, &usage->ru_stime, maxrss);
 }
 
-void event_failed(int err, const char *text)
+void event_failed(int err, const char *step, const char *text)
 {
-	event(true, "failed", ",\"errno\":%d,\"text\":%j", err, text);
+	event(true, "failed", ",\"errno\":%d,\"step\":%j,\"text\":%j", err, step, text);
 }
 
 void event_told(pid_t pid, const char *comm, int sig)
@@ -376,9 +381,10 @@ static void native_dropped(int sig, int mapped)
 	say(2, "SIG%S is mapped to none: not forwarded", sig);
 }
 
-static void native_forwarded(int sig)
+IDLE static void native_forwarded(int sig)
 {
-	say(2, "sent SIG%S to %d", sig, st.command);
+	if (cfg.verbose >= 2)
+		say(2, "sent SIG%S to %d", sig, st.command);
 }
 
 static void native_forward_failed(int sig, int err)

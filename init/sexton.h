@@ -97,10 +97,12 @@ struct config {
 	int64_t lease;          /* nanoseconds, NEVER = none */
 	enum on_owner_lost on_owner_lost;
 	enum contain contain;
+	const char *exec;       /* the file to execute, or NULL: COMMAND's first word, searched for */
+	bool terminal_reaches_both; /* what the terminal sends, COMMAND has too: not forwarded (--same-group) */
 	bool subreaper;         /* become one where we are not PID 1 */
 	/* what only the drop-in personalities want */
 	bool new_session;       /* setsid for COMMAND instead of setpgid (dumb-init) */
-	bool same_group;        /* leave COMMAND in our group and session (dumb-init -c) */
+	bool same_group;        /* leave COMMAND in our group and session */
 	bool forward_tty_stops; /* TTIN and TTOU are forwarded too (dumb-init) */
 	bool suspend_self;      /* stop ourselves on TSTP, TTIN, TTOU (dumb-init) */
 	bool no_job_control;    /* do not mirror COMMAND's stops */
@@ -143,7 +145,7 @@ struct state {
 	siginfo_t held;         /* the stop signal that waits for the drain */
 };
 
-/* What runs while nothing happens but orphans to bury: kept together, so that the rest need not stay in memory. */
+/* What runs while there are only orphans to bury and signals to pass on: kept together, so that the rest need not stay. */
 #define IDLE __attribute__((section("idle")))
 
 extern struct config cfg;
@@ -166,7 +168,10 @@ extern const struct voice native_voice, tini_voice, dumb_init_voice;
 /* signals.c */
 int signal_number(const char *text);    /* NAME, SIGNAME, number, RTMIN+n, RTMAX-n; -1 = unknown */
 const char *signal_name(int sig);       /* without SIG; static storage */
-bool is_stop_signal(int sig);           /* TERM INT QUIT HUP */
+static inline bool is_stop_signal(int sig)
+{
+	return sig == SIGTERM || sig == SIGINT || sig == SIGQUIT || sig == SIGHUP;
+}
 
 /* user.c */
 const char *user_resolve(const char *spec, struct user *out); /* NULL, or what is wrong with spec */
@@ -199,13 +204,14 @@ void give_up(void);
 /* proc.c */
 struct proc_stat {
 	pid_t pid, ppid, pgrp;
+	int tty;                /* the controlling terminal's device number, 0 = none */
 	char state;
 	unsigned flags;
 	int threads;
 	uint64_t start;         /* clock ticks since boot */
 	char comm[64];
 };
-bool proc_mounted(void);                   /* and it is the one of our PID namespace */
+bool proc_own(struct proc_stat *out);      /* ourselves; false: /proc is not mounted, or not that of our PID namespace */
 bool proc_stat(pid_t pid, struct proc_stat *out);
 bool proc_parse_stat(const char *text, size_t len, struct proc_stat *out);
 void proc_comm(pid_t pid, char *comm, size_t size); /* "?" when it cannot be read */
@@ -246,7 +252,7 @@ int tree_names(struct names *names);        /* who is alive; returns how many */
 int tree_strangers(pid_t *pids, int max);   /* who is alive and no child of ours */
 
 /* tty.c */
-void tty_start(void);       /* before COMMAND: have we the foreground? */
+void tty_start(bool any);   /* before COMMAND: have we the foreground? any: there may be a controlling terminal */
 void tty_give(pid_t group); /* to COMMAND; in the child too */
 void tty_take(void);        /* back, when COMMAND has ended */
 void tty_command_stopped(int sig);
@@ -267,7 +273,7 @@ void event_stopping(const char *why, int left);
 void event_killed(pid_t pid, const char *comm);
 void event_exited(pid_t pid, int status, bool again); /* again: only to the owner, who is new */
 void event_told(pid_t pid, const char *comm, int sig);  /* the stop signal, to one process */
-void event_failed(int err, const char *text);
+void event_failed(int err, const char *step, const char *text);
 void event_to_owner(const char *name, const char *fmt, ...);
 void event_empty(void);
 bool reporting(void);                         /* somebody wants names of the reaped */
@@ -277,7 +283,9 @@ bool reporting(void);                         /* somebody wants names of the rea
 bool owner_start(void);                                       /* false: said why */
 void owner_let_go(void);                                      /* in a process that is not the guard */
 bool owner_connected(void);
+void owner_last_word(const char *text);
 void owner_line(const char *line, size_t len, bool keep);     /* keep: must not be lost */
+void owner_flush(void);
 int owner_poll(struct pollfd fds[2]);                         /* how many it waits for */
 void owner_ready(const struct pollfd *fds, int n);
 bool owner_may_come(void);                                    /* the tree is empty: wait for somebody to tell? */

@@ -58,8 +58,3 @@ const char *signal_name(int sig)
 		format(text, sizeof text, "%d", sig);
 	return text;
 }
-
-bool is_stop_signal(int sig)
-{
-	return sig == SIGTERM || sig == SIGINT || sig == SIGQUIT || sig == SIGHUP;
-}

@@ -40,7 +40,6 @@ static int kill_all(bool later)
 	return live;
 }
 
-
 void stop_begin(const char *why)
 {
 	if (st.phase >= STOPPING)
@@ -108,13 +107,13 @@ void give_up(void)
 {
 	static bool looked_again;
 	st.phase = DONE;
-	if (!st.proc) {
-		say(0, "some of the tree may be left: without /proc nobody can be found; mount it, or run as PID 1");
-	} else if (!looked_again && kill_all(false) && names.live) {
+	if (st.proc && !looked_again && kill_all(false) && names.live) {
 		looked_again = true;
 		st.phase = KILLING;
 		st.give_up_at = after(GIVE_UP);
-	} else if (tree_names(&names)) {
+	} else if (st.proc && tree_names(&names)) {
 		say(0, "%d still alive after SIGKILL, in uninterruptible sleep or another user's: %s", names.live, names.text);
+	} else {
+		say(0, "some of the tree may be left: without /proc nobody can be found; mount it, or run as PID 1");
 	}
 }

@@ -47,9 +47,11 @@ static bool reads_as_foreground(void)
 	return !background;
 }
 
-void tty_start(void)
+void tty_start(bool any)
 {
 	pid_t group = -1;
+	if (!any)
+		return;
 	for (int fd = 0; fd <= 2 && tty < 0; fd++)
 		if ((group = tty_group(fd)) >= 0)
 			tty = fd;
@@ -89,6 +91,8 @@ static bool suspended;
 
 void tty_suspend_self(void)
 {
+	if (st.pid1)
+		return; /* the kernel would not stop us, but would take back a SIGCONT that is on its way */
 	suspended = true;
 	kill(st.self, SIGSTOP);
 }

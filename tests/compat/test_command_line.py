@@ -283,7 +283,7 @@ tini nope
 tini /etc/passwd
 docker-init -- sh -c 'exit 7'
 docker-init --version
-tini -vvv -- sh -c '(exit 1 & exit 2) & wait; exit 5'
+tini -v -- sh -c '(exit 1 & exit 2) & wait; exit 5'
 dumb-init true
 dumb-init -v true
 dumb-init -vc -- sh -c 'exit 3'

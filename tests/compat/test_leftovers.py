@@ -86,7 +86,7 @@ def test_an_orphan_comes_to_the_same_parent(twins: Twins, init: str) -> None:
 
 @pytest.mark.parametrize("place", [Place.PID1, Place.BESIDE], ids=lambda place: place.value)
 @pytest.mark.parametrize(
-    "init", ["tini -sw --", "tini -swvvv --", "TINI_VERBOSITY=0 tini -sw --", "dumb-init", "catatonit --"]
+    "init", ["tini -sw --", "tini -swv --", "TINI_VERBOSITY=0 tini -sw --", "dumb-init", "catatonit --"]
 )
 def test_zombies_are_buried_and_told_of_as_by_the_peer(twins: Twins, init: str, place: Place) -> None:
     """COMMAND leaves three zombies: its end hands them to the init, which buries them before it goes."""

@@ -44,6 +44,10 @@ class PodmanError(AssertionError):
     """A podman command failed that should not have."""
 
 
+class WantsRootError(PodmanError):
+    """A podman of one's own, with mounts and namespaces around it, is root's to make."""
+
+
 @dataclass(frozen=True)
 class Ended:
     """How a podman command ended: its exit code, its output as text."""
@@ -61,6 +65,8 @@ class Podman:
     """
 
     def __init__(self, *, user: int | None = None) -> None:
+        if os.geteuid() != 0:
+            raise WantsRootError("these containers want root: run it with sudo")
         self.user = user
         self.home = Path(tempfile.mkdtemp(prefix="sexton-podman-", dir="/tmp"))  # podman wants paths of 50 characters
         (self.home / "containers.conf").write_text(SETTINGS.format(home=self.home))
@@ -72,7 +78,7 @@ class Podman:
             stdout=subprocess.PIPE,
         )
         assert self._unshare.stdout
-        assert self._unshare.stdout.readline() == b"ready\n", "the namespace for podman could not be made; are we root?"
+        assert self._unshare.stdout.readline() == b"ready\n", "the namespace for podman could not be made"
         self.keeper = children(self._unshare.pid)[0]
 
     # --- commands ---

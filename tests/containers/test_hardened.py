@@ -138,21 +138,23 @@ def test_with_descriptors_closed_or_full(start: Starter, sexton_init: Path, clos
 def rootless(sexton_init: Path, rootfs: Path) -> Iterator[Starter]:
     """Families in containers of a user who is not root, in that user's own podman."""
     user = 12345
-    with Podman(user=user) as podman, ExitStack() as stack:
-        folder = podman.home / "fifos"
+    with Podman(user=user) as theirs, ExitStack() as stack:
+        folder = theirs.home / "fifos"
         folder.mkdir()
-        init = podman.home / "sexton-init"
+        init = theirs.home / "sexton-init"
         shutil.copy(sexton_init, init)
         for each in (folder, init):
             os.chown(each, user, user)
             each.chmod(0o755)
-        image = podman.image("little", rootfs)
-        yield Starter(podman, init, image, folder, stack)
+        image = theirs.image("little", rootfs)
+        yield Starter(theirs, init, image, folder, stack)
 
 
+@pytest.mark.usefixtures("podman")  # root's: who is not root can be no other user either
 def test_rootless(rootless: Starter) -> None:
     look_after_everybody(rootless, [])
 
 
+@pytest.mark.usefixtures("podman")
 def test_rootless_hardened(rootless: Starter) -> None:
     look_after_everybody(rootless, [*READ_ONLY, *NO_CAPABILITIES, "--user=1000:1000"])

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.containers.podman import Podman
 from tests.support.lines import DEADLINE
 from tests.support.processes import Handle, children
@@ -29,6 +31,7 @@ def family_of(pid: int) -> list[int]:
     return below + [each for child in below for each in family_of(child)]
 
 
+@pytest.mark.usefixtures("podman")  # another one than the one that crashes
 def test_a_crash_leaves_no_container(rootfs: Path) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", CRASHING, rootfs],

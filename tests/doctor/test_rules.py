@@ -107,6 +107,15 @@ def status(pid: int, *inner: int, caught: int = 0, blocked: int = 0) -> proc.Sta
 INIT = Facts(process(1, "tini", ppid=0), status(1), namespace=5, runtime="init")
 
 
+@pytest.mark.parametrize(("uptime", "confidence"), [(1000.0, "certain"), (3.0, "likely")])
+def test_01_and_02_are_certain_when_no_slow_reaper_can_still_come(uptime: float, confidence: str) -> None:
+    for caught, runtime, rule in ((0, "python", "pid1-does-not-reap"), (0x10000, "node", "pid1-waits-for-its-own")):
+        first = Facts(process(1, "app", ppid=0), status(1, caught=caught | 0x4000), namespace=5, runtime=runtime)
+        zombie = Facts(process(8, "x", ppid=1, sid=6, state="Z"))
+        (finding,) = diagnose(evidence(first, zombie, uptime=uptime))
+        assert (finding.rule, finding.confidence) == (rule, confidence)
+
+
 def test_10_without_the_sign_of_bash_only_an_old_program_is_blamed() -> None:
     app = Facts(process(7, "app"), status(7), runtime="node")
     zombie = Facts(process(8, "job", ppid=7, state="Z", start=150))

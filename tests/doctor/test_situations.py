@@ -26,7 +26,7 @@ def test_01_pid_1_does_not_reap() -> None:
         scene.expect("ready")
         scene.until(lambda _: scene.named("victim"))
         (victim,) = scene.kill("victim")
-        finding = check(scene.diagnose(), "pid1-does-not-reap", culprit=python())
+        finding = check(scene.diagnose(), "pid1-does-not-reap", culprit=python(), confidence="likely")
         assert [v.pid for v in finding.victims] == [victim.pid]
         assert "SIGCHLD is not caught" in str(finding.facts)
         assert any(str(finding.culprit and finding.culprit.pid) in cure.commands for cure in finding.cures)
@@ -48,7 +48,7 @@ process.stdin.on('data', () => {});
         finding = found["pid1-waits-for-its-own"]
         assert finding.culprit is not None
         assert finding.culprit.pid == scene.all()[0].pid
-        assert (len(finding.victims), finding.confidence) == (1, "certain")
+        assert (len(finding.victims), finding.confidence) == (1, "likely")  # it is younger than a slow reaper's pause
         assert {cure.place for cure in finding.cures} >= {"docker", "compose", "kubernetes", "podman", "node"}
 
 

@@ -13,7 +13,6 @@ import pytest
 
 from tests.init.family import ALL_MODES, PLACED_MODES, Mode, Starter
 from tests.support import monsters
-from tests.support.running import Proc
 
 
 @pytest.fixture(scope="session")
@@ -41,10 +40,7 @@ def anyones_init(sexton_init: Path, public: Path) -> Path:
     return copy
 
 
-WITHOUT_PROC = pytest.mark.release_only("the sanitizers' runtime itself complains on stderr where there is no /proc")
-
-
-@pytest.fixture(params=[pytest.param(m, marks=[WITHOUT_PROC] * (m.proc is Proc.NONE), id=str(m)) for m in ALL_MODES])
+@pytest.fixture(params=ALL_MODES, ids=str)
 def mode(request: pytest.FixtureRequest) -> Mode:
     """As PID 1 or not; with /proc, without, with another namespace's."""
     found: Mode = request.param

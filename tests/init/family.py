@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import subprocess
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -29,6 +30,9 @@ class Mode:
 
 GIVE_UP = 9.5
 """Seconds: after 10 s sexton-init stops waiting for those it has killed; no test has a reason to come to that."""
+
+NO_EXECUTABLE = re.compile(r"^==\d+==WARNING: reading executable name failed.*\n", re.MULTILINE)
+"""What the sanitizers' runtime says by itself where there is no /proc."""
 
 PID1 = Mode(Place.PID1)
 BESIDE = Mode(Place.BESIDE)
@@ -93,7 +97,7 @@ class Family:
         times = [event["time"] for event in found if "time" in event]
         gaps = [after - before for before, after in itertools.pairwise(times)]
         assert max(gaps, default=0) < GIVE_UP, f"sexton-init gave up waiting for somebody: {found}"
-        return Ending(result.code, result.out, result.err, notes, found)
+        return Ending(result.code, result.out, NO_EXECUTABLE.sub("", result.err), notes, found)
 
 
 class Starter:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 import pytest
@@ -65,15 +66,16 @@ def test_many_families_that_die_together(start: Starter) -> None:
 
 
 def test_no_descriptor_leaks(start: Starter, placed: Mode) -> None:
-    family = start(placed, "--verbose", "say up", "as a stubborn")
-    family.await_note("ready")
-    before = descriptors(family.run.init.pid)
-    busy = start(placed, "", "times 500 fork fork exit 0", "wait", "as b stubborn")
-    busy.await_note("ready")
-    for _ in range(500):
-        busy.await_event("reaped")
-    after = descriptors(busy.run.init.pid)
-    assert len(after) == len(before)
+    held = []
+    for orphans in (0, 500):
+        family = start(placed, "--verbose", f"times {orphans} fork fork exit 0", "wait", "stubborn")
+        family.await_note("ready")
+        for _ in range(orphans):
+            family.await_event("reaped")
+        family.send(signal.SIGUSR1)
+        family.await_event("signalled")  # so it has come to its loop, and has closed what is COMMAND's alone
+        held.append(len(descriptors(family.run.init.pid)))
+    assert held[0] == held[1]
 
 
 def test_memory_stays_as_it_is(start: Starter, placed: Mode) -> None:

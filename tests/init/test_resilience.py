@@ -14,10 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.init.family import BESIDE, PID1, Mode, Starter
+from tests.init.family import ALL_MODES, BESIDE, PID1, Mode, Starter
 from tests.support.lines import Pipe, events
 from tests.support.monsters import join
 from tests.support.processes import descriptors
+from tests.support.running import Proc
 
 LOUD = "--verbose --verbose --verbose"
 HARD = ["times 5 fork setsid stubborn", "times 5 daemon polite", "fork chain 3 stubborn", "await 13", "polite"]
@@ -199,6 +200,12 @@ def stuffed(request: pytest.FixtureRequest) -> Iterator[int]:
             yield fd
 
 
+COMPLAINS = pytest.mark.release_only("without /proc the sanitizers' own runtime writes to stderr, and blocks")
+
+
+@pytest.mark.parametrize(
+    "mode", [pytest.param(m, marks=[COMPLAINS] * (m.proc is Proc.NONE), id=str(m)) for m in ALL_MODES]
+)
 def test_stderr_that_takes_nothing_blocks_and_kills_nothing(start: Starter, stuffed: int, mode: Mode) -> None:
     family = start(mode, LOUD, "fork polite", "await 1", "polite", stderr=stuffed)
     family.await_note("ready", 2)

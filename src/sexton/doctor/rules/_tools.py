@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from sexton.doctor.evidence import Evidence, Facts
     from sexton.proc import Process
 
+# Seconds between two looks of the slowest reapers.
+SLOW = 5.0
 CHLD = 17
 TERM = 15
 
@@ -25,6 +27,11 @@ def by_parent(evidence: Evidence, zombies: Sequence[Process]) -> Iterator[tuple[
         facts = evidence.facts(pid)
         if facts is not None:
             yield facts, tuple(group)
+
+
+def settled(evidence: Evidence, zombies: Sequence[Process]) -> bool:
+    """Whether one of them may have been dead for longer than a slow reaper takes; when it died is in no file."""
+    return any(evidence.at.age(zombie) > SLOW for zombie in zombies)
 
 
 def counted(victims: Sequence[Process], one: str = "zombie") -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from sexton.doctor.model import Rule
 from sexton.doctor.remedies import CLEAR_NOW, REAP_IN_CODE, RESTART, USE_AN_INIT
-from sexton.doctor.rules._tools import CHLD, by_parent, counted, finding, mask, parentage
+from sexton.doctor.rules._tools import CHLD, by_parent, counted, finding, mask, parentage, settled
 from sexton.proc import has
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ def examine(evidence: Evidence, zombies: Sequence[Process]) -> Iterator[Finding]
             " nudge is"
             " useless: nobody listens for it.",
             facts=(parentage(parent, group), mask(parent, "SigCgt", CHLD)),
+            confidence="certain" if settled(evidence, group) else "likely",
         )
 
 
@@ -42,7 +43,7 @@ RULE = Rule(
     cause="Every orphan of a PID namespace becomes a child of its PID 1. A program that was not written"
     " for that, as"
     " python, sleep or tail, never waits for children that it did not start, so each orphan that ends stays a"
-    " zombie until PID 1 ends.",
+    " zombie until PID 1 ends. When all of its zombies are young this is only likely: some reap every few seconds.",
     reads=("/proc/ZOMBIE/stat: state Z, ppid", "/proc/PID/status: NSpid ends in 1, SigCgt without SIGCHLD"),
     cures=(CLEAR_NOW, *USE_AN_INIT, *REAP_IN_CODE, *RESTART),
     seen_in=("puppeteer #615 and #1825", "argo-cd #3611 and #3694", "minio #6974", "nextcloud/docker #1512"),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from sexton.doctor.model import Fact, Rule
 from sexton.doctor.remedies import CLEAR_NOW, REAP_IN_CODE, RESTART, USE_AN_INIT
-from sexton.doctor.rules._tools import CHLD, by_parent, counted, finding, mask, parentage
+from sexton.doctor.rules._tools import CHLD, by_parent, counted, finding, mask, parentage, settled
 from sexton.proc import adopted, has
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def examine(evidence: Evidence, zombies: Sequence[Process]) -> Iterator[Finding]
             f" {counted(group)} that it adopted",
             remedy="Put an init in front of it; until then `sexton reap` clears what is there.",
             facts=facts,
-            confidence="certain" if proofs and known else "likely",
+            confidence="certain" if proofs and known and settled(evidence, group) else "likely",
         )
 
 
