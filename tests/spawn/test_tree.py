@@ -233,8 +233,8 @@ def test_the_shell_and_the_program_by_another_name() -> None:
 
 def test_limits() -> None:
     words = ["sh", "-c", "ulimit -S -n; ulimit -H -n; ulimit -c"]
-    limits: dict[str, int | tuple[int, int]] = {"nofile": (64, 128), "core": 0}
-    assert sexton.run(words, rlimits=limits, capture_output=True).stdout == b"64\n128\n0\n"
+    limits: dict[str, int | tuple[int, int]] = {"nofile": (256, 512), "core": 0}
+    assert sexton.run(words, rlimits=limits, capture_output=True).stdout == b"256\n512\n0\n"
 
 
 @pytest.mark.parametrize("contain", ["subreaper", "pidns"])

@@ -36,8 +36,10 @@ TIMED_OUT, FAILED, CANNOT_EXECUTE, NOT_FOUND, KILLED = 124, 125, 126, 127, 137
 class _Watch:
     """Waits for the tree, for our own signals and for the end of our input, without waking up for anything else."""
 
-    def __init__(self, tree: Tree, grace: float, *, lease: bool, stdin: bool) -> None:
-        self.tree = tree
+    tree: Tree
+
+    def __init__(self, grace: float, *, lease: bool, stdin: bool) -> None:
+        """Hear of signals from now on: the tree is not there yet, and misses none."""
         self.grace = grace
         self.lease = lease
         self.deadline: float | None = None  # of the grace that a signal or the end of the input began
@@ -51,8 +53,9 @@ class _Watch:
         if stdin:
             self.poll.register(0, select.POLLRDHUP)
 
-    def run(self) -> int:
+    def run(self, tree: Tree) -> int:
         """Until nothing of the tree is left; the command's returncode."""
+        self.tree = tree
         with self.tree.watched() as guard:
             if guard is not None:
                 self.poll.register(guard, select.POLLIN)
@@ -152,7 +155,9 @@ def run(*, command: tuple[str, ...], timeout: float | None, lease: float | None,
         click.echo("sexton run: --report-file: say which, with --report text or --report json", err=True)
         sys.exit(FAILED)
     began = time.monotonic()
-    options |= {"close_fds": False, "process_group": -1 if at_terminal() else 0}
+    terminal = at_terminal()
+    options |= {"close_fds": False, "process_group": -1 if terminal else 0, "same_group": terminal}
+    watch = _Watch(grace, lease=lease is not None, stdin=stdin_death)
     try:
         tree = Tree(command, timeout=timeout, lease=lease, grace=grace, **options)
     except OSError as error:
@@ -162,7 +167,7 @@ def run(*, command: tuple[str, ...], timeout: float | None, lease: float | None,
         click.echo(f"sexton run: {error}", err=True)
         sys.exit(FAILED)
     try:
-        code = _Watch(tree, grace, lease=lease is not None, stdin=stdin_death).run()
+        code = watch.run(tree)
     except SextonError as error:
         click.echo(f"sexton run: {error}", err=True)
         tree.close()

@@ -57,6 +57,12 @@ def close(end: socket.socket) -> None:
         end.close()
 
 
+def keep(end: socket.socket) -> None:
+    """Let forked children have it from now on."""
+    with _lock:
+        _ends.discard(end)
+
+
 def _high(end: socket.socket) -> socket.socket:
     """Above 0, 1 and 2, which a guard's command needs for itself: the owner may have closed its own."""
     low = []

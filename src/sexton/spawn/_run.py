@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import threading
 from subprocess import PIPE
 from typing import Any, Unpack
@@ -32,8 +31,8 @@ def run(
     within timeout + grace, whatever grandchildren hold the pipes; TimeoutExpired has the output so far and who held
     them.
 
-    Called from the main thread of a program at a terminal, the command gets the terminal's foreground, as from a shell;
-    a Ctrl-C that ends it raises KeyboardInterrupt.
+    Called from the main thread of a program at a terminal, the command stays in our process group: it has the terminal,
+    and Ctrl-C and Ctrl-Z reach both, as with subprocess.
 
     Raises TimeoutExpired, CalledProcessError (check=True), OSError where the command cannot be executed, and what Tree
     does.
@@ -58,12 +57,10 @@ def run(
         out, err = exchange.result()
         receipt = tree.receipt
     except KeyboardInterrupt:
-        _interrupted(tree)
+        _interrupted(tree, told=terminal)
         raise
     finally:
         tree.__exit__(None, None, None)
-    if code == -signal.SIGINT and terminal:
-        raise KeyboardInterrupt
     if check and code:
         raise CalledProcessError(code, tree.args, out, err, receipt=receipt)
     return CompletedProcess(tree.args, code, out, err, receipt=receipt)
@@ -74,7 +71,8 @@ def _begin(args: _start.Command, settings: _start.Settings) -> tuple[Tree, bool]
     in_group = "process_group" in settings or "start_new_session" in settings
     terminal = not in_group and at_terminal()
     if terminal:
-        settings["process_group"] = -1  # ours: the guard hands the terminal on, and takes it back
+        settings["process_group"] = -1
+        settings["same_group"] = True
     elif not settings.get("start_new_session"):
         settings.setdefault("process_group", 0)
     if settings.get("require") not in {None, settings.get("contain", "subreaper")}:
@@ -107,10 +105,11 @@ def _expired(tree: Tree, exchange: Exchange, timeout: float) -> TimeoutExpired:
     return TimeoutExpired(tree.args, timeout, out, err, holders=holders, receipt=tree.receipt)
 
 
-def _interrupted(tree: Tree) -> None:
-    """Ctrl-C: the command is told what we were, and has a moment; then comes the stop."""
+def _interrupted(tree: Tree, *, told: bool) -> None:
+    """Ctrl-C: the command is told what we were, if the terminal did not, and has a moment; then comes the stop."""
     with contextlib.suppress(TimeoutExpired):
-        tree.send_signal("INT", "tree")
+        if not told:
+            tree.send_signal("INT", "tree")
         tree.wait(SIGINT_WAIT)
 
 

@@ -8,6 +8,7 @@ import errno
 import functools
 import math
 import os
+import resource
 import subprocess
 import uuid
 import warnings
@@ -29,8 +30,6 @@ Command = Word | Sequence[Word]
 File = int | IO[Any] | None
 Contain = Literal["subreaper", "pidns", "cgroup"]
 LADDER: tuple[Contain, ...] = ("subreaper", "pidns", "cgroup")  # each rung holds more than the one before
-
-UNLIMITED = {-1}  # resource.RLIM_INFINITY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,10 +73,17 @@ class Options:
                 words += [f"--{name}", seconds(name, value)]
         if self.listen is not None:
             words += ["--listen", self.listen]
-        for name, limit in self.rlimits.items():
-            both = limit if isinstance(limit, tuple) else (limit, limit)
-            words += ["--rlimit", f"{name}=" + ":".join("unlimited" if n in UNLIMITED else str(n) for n in both)]
         return words
+
+    def limits(self) -> list[tuple[int, tuple[int, int]]]:
+        """The resource limits as setrlimit(2) has them. Raises UsageError."""
+        found = []
+        for name, limit in self.rlimits.items():
+            number = getattr(resource, f"RLIMIT_{name.upper()}", None)
+            if number is None:
+                raise UsageError(f"rlimits: {name!r} is no limit; expected nofile, core, as ... as in setrlimit(2)")
+            found.append((number, limit if isinstance(limit, tuple) else (limit, limit)))
+        return found
 
     def rungs(self) -> tuple[Contain, ...]:
         """The containments to try, the one that is asked for first. Raises UsageError."""
@@ -91,6 +97,15 @@ class Options:
         return LADDER[least : top + 1][::-1]
 
 
+# The environment variables that are options of sexton-init, see sexton-init(1).
+_GUARDS = [
+    "SEXTON_" + name
+    for name in (
+        *("SIGNAL", "MAP", "DRAIN", "ON_EXIT", "STOP_SIGNAL", "GRACE", "STOP_TIMEOUT", "TIMEOUT", "OK", "USER"),
+        *("PDEATHSIG", "EVENTS", "VERBOSE", "QUIET", "PAUSE", "OWNER_FD", "LISTEN", "LEASE", "ON_OWNER_LOST"),
+        *("CONTAIN", "EXEC", "SAME_GROUP"),
+    )
+]
 _OURS = frozenset(field.name for field in fields(Options))
 
 
@@ -127,6 +142,7 @@ class Settings(TypedDict, total=False):
     umask: int
     pipesize: int
     process_group: int | None
+    same_group: bool
 
     stop_signal: int | str
     grace: float
@@ -194,6 +210,12 @@ def start(
     more = dict(popen)
     mark = mark or uuid.uuid4().hex
     shell, executable = bool(more.pop("shell", False)), more.pop("executable", None)
+    same_group = more.pop("same_group", False)
+    limits, preexec_fn = options.limits(), more.pop("preexec_fn", None)
+    if limits:
+        more["preexec_fn"] = functools.partial(_limit, limits, preexec_fn)
+    elif preexec_fn is not None:
+        more["preexec_fn"] = preexec_fn
     user, pass_fds = more.pop("user", None), tuple(more.pop("pass_fds", ()))
     words = argv(args, shell=shell, executable=executable)
     if not more.pop("close_fds", True):
@@ -209,10 +231,14 @@ def start(
         if user is not None:
             group = more.pop("group", None)
             line += ["--user", str(user) if group is None else f"{user}:{group}"]
+        if same_group:
+            line.append("--same-group")
         if executable is not None and not shell:
             line += ["--exec", os.fsdecode(executable)]
         more["env"] = with_mark(more.get("env"), mark)
         more["executable"] = guard
+        if "preexec_fn" in more:
+            _ends.keep(theirs)  # the child runs Python before it is executed, and so what closes these in a fork
         child = subprocess.Popen([*line, "--", *words], pass_fds=(theirs.fileno(), *pass_fds), **more)
     except BaseException:
         _ends.close(ours)
@@ -262,10 +288,23 @@ def guard_path(named: str | None) -> str:  # noqa: ARG001 - what it depends on, 
 
 
 def with_mark(env: Mapping[Any, Any] | None, mark: str) -> dict[Any, Any]:
-    """The environment with the mark by which the tree is found if its guard is lost."""
-    if env is None:
-        return {**os.environb, MARK.encode(): mark.encode()}  # as bytes: subprocess has nothing to encode
-    return {**env, MARK: mark}
+    """The environment with the mark by which the tree is found if its guard is lost.
+
+    Without the options of another sexton-init, the container's PID 1 perhaps: ours has them on its command line.
+    """
+    marked: dict[Any, Any] = {**(os.environb if env is None else env)}  # as bytes: subprocess has nothing to encode
+    for name in _GUARDS:
+        marked.pop(name, None)
+        marked.pop(name.encode(), None)
+    marked[MARK] = mark
+    return marked
+
+
+def _limit(limits: list[tuple[int, tuple[int, int]]], then: Callable[[], Any] | None) -> None:
+    for number, both in limits:
+        resource.setrlimit(number, both)
+    if then is not None:
+        then()
 
 
 class CannotContain(ContainmentError):
@@ -280,7 +319,7 @@ def failure(args: Command, contain: Contain, record: Record, status: int) -> Exc
         return OSError(failed.errno, os.strerror(failed.errno), name)
     text = failed.text if failed else "its message is on its standard error"
     said = f"sexton-init (exit status {status}) did not start {args!r} with contain={contain!r}: {text}"
-    if failed.step == "contain" if failed else contain != "subreaper":
+    if contain != "subreaper" and (failed is None or "--contain" in text or "cgroup" in text):
         return CannotContain(said)
     if failed is not None and failed.errno in {errno.EPERM, errno.EACCES}:
         return PermissionError(failed.errno, said)

@@ -91,13 +91,6 @@ class Tree(_ends.Forkable):
         Tree._await_hello(tree)
         return tree
 
-    def _await_hello(self) -> None:
-        self._await(lambda: bool(self._record.hello or self._record.closed), None)
-        hello = self._record.hello
-        if hello is None:
-            raise GuardError(f"the guard {self.guard} refused: it has an owner already, or is another user's")
-        self.contain = cast(_start.Contain, hello.contain)
-
     def _begin(self, args: _start.Command, options: _start.Options, started: _start.Started) -> None:
         self.args = args
         self.contain = started.contain
@@ -121,6 +114,13 @@ class Tree(_ends.Forkable):
         self.mind_forks()
 
     # --- the guard's words ---
+
+    def _await_hello(self) -> None:
+        self._await(lambda: bool(self._record.hello or self._record.closed), None)
+        hello = self._record.hello
+        if hello is None:
+            raise GuardError(f"the guard {self.guard} refused: it has an owner already, or is another user's")
+        self.contain = cast(_start.Contain, hello.contain)
 
     def _await_start(self) -> None:
         """Until the command runs. Raises what kept it from that; nothing is left of it then."""
