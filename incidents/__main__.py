@@ -1,4 +1,4 @@
-"""python3 -m incidents [--sexton-init PATH] [NUMBER...]"""
+""".venv/bin/python -m incidents [--sexton-init PATH] [NUMBER...]"""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from incidents.replaying import FOLDERS, RELEASE, load, show
 
 def main() -> None:
     """Replay the chosen incidents, print their tables, and fail where a claim does not hold."""
-    parser = argparse.ArgumentParser(prog="python3 -m incidents", description="Replay the production incidents.")
+    parser = argparse.ArgumentParser(
+        prog=".venv/bin/python -m incidents", description="Replay the production incidents."
+    )
     parser.add_argument("number", nargs="*", type=int, help="which; all of them without")
     parser.add_argument("--sexton-init", type=Path, default=RELEASE, metavar="PATH", help=f"default: {RELEASE}")
     options = parser.parse_args()

@@ -112,7 +112,7 @@ class Podman:
     def call(self, *args: Word, stdin: int | IO[bytes] = subprocess.DEVNULL) -> Ended:
         """Run a podman command to its end, whatever it is."""
         done = subprocess.run(
-            self.words(*args), env=self.environment, stdin=stdin, capture_output=True, timeout=DEADLINE, check=False
+            self.words(*args), env=self.environment, stdin=stdin, capture_output=True, timeout=2 * DEADLINE, check=False
         )
         return Ended(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
 

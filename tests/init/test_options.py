@@ -186,7 +186,16 @@ def test_verbose_says_more_each_time_and_quiet_nothing(start: Starter) -> None:
     assert lengths[3] > lengths[0]
     by_variable = [len(start.plain("true", env={"SEXTON_VERBOSE": str(n)}).wait().err) for n in range(4)]
     assert [bool(n) for n in by_variable] == [bool(n) for n in lengths]
-    assert start.plain("--quiet", "/no/such/program").wait().code == 127
+
+
+@pytest.mark.parametrize("how", ["option", "variable"])
+def test_quiet_says_nothing_but_why_it_could_not_start(start: Starter, how: str) -> None:
+    words, env = (["--quiet"], {}) if how == "option" else ([], {"SEXTON_QUIET": "1"})
+    loud = start.plain("--timeout", "0.05", "sleep", "600").wait()
+    assert (loud.code, loud.err != "") == (124, True)
+    quiet = start.plain(*words, "--timeout", "0.05", "sleep", "600", env=env).wait()
+    assert (quiet.code, quiet.err) == (124, "")
+    assert "/no/such/program" in start.plain(*words, "/no/such/program", env=env).wait().err
 
 
 def test_the_command_line_wins_over_the_variables(start: Starter, placed: Mode) -> None:

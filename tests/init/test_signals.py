@@ -10,6 +10,7 @@ from collections import Counter
 import pytest
 
 from tests.init.family import BESIDE, PID1, Ending, Family, Mode, Starter
+from tests.init.test_stop import LONG
 from tests.support import monsters
 from tests.support.monsters import Note
 from tests.support.processes import children
@@ -276,22 +277,24 @@ def test_a_signal_before_the_command_has_started_is_not_lost(start: Starter, pla
 
 @pytest.mark.parametrize("scope", SCOPES)
 def test_a_command_that_left_its_group_still_gets_what_is_forwarded(start: Starter, placed: Mode, scope: str) -> None:
-    """It joined the group of its parent, which is ours; its own group is empty then."""
-    family = start(placed, f"--signal {scope} --grace 0", "rejoin polite")
-    family.await_note("ready")
-    family.send(signal.SIGTERM)
-    end = family.end()
-    assert end.code == 0
-    assert list(end.got(signal.SIGTERM).values()) == [1]
-
-
-def test_a_command_that_left_its_group_and_a_member_that_stayed(start: Starter, placed: Mode) -> None:
-    family = start(placed, "--grace 600", "as member fork polite", "await 1", "as main rejoin polite")
+    """It joined the group of a child of its; its own is empty."""
+    family = start(placed, f"--signal {scope} {LONG}", "as son fork group polite", "await 1", "as main join polite")
     family.await_note("ready", 2)
     family.send(signal.SIGTERM)
     end = family.end()
     assert end.code == 0
-    assert labels(end.notes, signal.SIGTERM) == {"main": 1, "member": 1}
+    assert labels(end.notes, signal.SIGTERM) == {"main": 1, "son": 1}
+
+
+def test_a_command_that_left_its_group_and_a_member_that_stayed(start: Starter, placed: Mode) -> None:
+    """The member is told as one of the group, and COMMAND because it is COMMAND; nobody is told twice."""
+    statements = ["as member fork polite", "as son fork group polite", "await 2", "as main join polite"]
+    family = start(placed, LONG, *statements)
+    family.await_note("ready", 3)
+    family.send(signal.SIGTERM)
+    end = family.end()
+    assert end.code == 0
+    assert labels(end.notes, signal.SIGTERM) == {"main": 1, "member": 1, "son": 1}
 
 
 def test_without_room_for_queued_signals(start: Starter, placed: Mode) -> None:

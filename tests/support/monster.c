@@ -7,7 +7,7 @@
  * A statement is a row of modifiers and one action; statements run one after the other in the first process.
  *
  * modifiers: times N, as LABEL, fork, daemon (double fork), setsid, group (own process group), chain N (N deep),
- *            rejoin (the parent's process group), become N (all three user ids),
+ *            join (the group of the child forked last), become N (all three user ids),
  *            thread (the rest runs in a thread, not the leader, which stays), pids (fork into a new PID namespace)
  * actions:   polite     logs each signal and ends at a stop signal (TERM INT QUIT HUP, and 39, which queues)
  *            stubborn   logs each signal and stays
@@ -288,8 +288,8 @@ static char **statement(char **w)
 		if (setpgid(0, 0) < 0)
 			fail(word);
 		statement(w);
-	} else if (IS("rejoin")) {
-		if (setpgid(0, getpgid(getppid())) < 0)
+	} else if (IS("join")) {
+		if (setpgid(0, forked[(forks - 1) % 4096]) < 0)
 			fail(word);
 		statement(w);
 	} else if (IS("become")) {
