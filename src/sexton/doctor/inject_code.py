@@ -34,9 +34,7 @@ def parse_maps(data: bytes) -> list[Mapping]:
         match = _LINE.match(line)
         if match:
             start, end, access, path = match.groups()
-            found.append(
-                Mapping(int(start, 16), int(end, 16), access.decode(), path.decode(errors="replace"))
-            )
+            found.append(Mapping(int(start, 16), int(end, 16), access.decode(), path.decode(errors="replace")))
     return found
 
 
@@ -75,9 +73,7 @@ def is_stack(maps: Sequence[Mapping], pointer: int, room: int) -> bool:
     for mapping in maps:
         if mapping.start <= pointer < mapping.end:
             guarded = below is not None and below.access == "---p" and below.end == mapping.start
-            known = mapping.path == "[stack]" or (
-                guarded and mapping.path.startswith(("[anon", "[stack:", ""))
-            )
+            known = mapping.path == "[stack]" or (guarded and mapping.path.startswith(("[anon", "[stack:", "")))
             anonymous = not mapping.path.startswith("/")
             return known and anonymous and mapping.access[:2] == "rw" and pointer - room >= mapping.start
         below = mapping
