@@ -1,3 +1,48 @@
 """sexton: the caretaker of processes on Linux."""
 
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from sexton.spawn import DEVNULL as DEVNULL
+    from sexton.spawn import PIPE as PIPE
+    from sexton.spawn import STDOUT as STDOUT
+    from sexton.spawn import CalledProcessError as CalledProcessError
+    from sexton.spawn import CompletedProcess as CompletedProcess
+    from sexton.spawn import Owner as Owner
+    from sexton.spawn import Receipt as Receipt
+    from sexton.spawn import TimeoutExpired as TimeoutExpired
+    from sexton.spawn import Tree as Tree
+    from sexton.spawn import check_call as check_call
+    from sexton.spawn import check_output as check_output
+    from sexton.spawn import run as run
+
 __version__ = "0.1.0"
+
+_FROM_SPAWN = frozenset(
+    {
+        "DEVNULL",
+        "PIPE",
+        "STDOUT",
+        "CalledProcessError",
+        "CompletedProcess",
+        "Owner",
+        "Receipt",
+        "TimeoutExpired",
+        "Tree",
+    }
+    | {"check_call", "check_output", "run"}
+)
+
+
+def __getattr__(name: str) -> object:
+    """What sexton.spawn has, imported when it is first asked for: `sexton init` pays for nothing it does not use."""
+    if name not in _FROM_SPAWN:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from sexton import spawn
+
+    return getattr(spawn, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_FROM_SPAWN})

@@ -3,7 +3,11 @@
     SextonError                       exit 1
     ├── UsageError (ValueError)       exit 2    a bad option, key or value: it names it and what was expected
     ├── CannotLook                    exit 2    no /proc to read, or no such process or container in it
-    └── BinaryNotFound                exit 127  no sexton-init in any of the places looked in
+    ├── BinaryNotFound                exit 127  no sexton-init in any of the places looked in
+    ├── GuardError                    exit 125  a guard could not do its work
+    │   └── ContainmentError          exit 125  the containment that was asked for cannot be had here
+    ├── LeftoversError                exit 1    a stop is over, and something of the tree is still alive: it names it
+    └── NotOwner                      exit 1    a tree is used by a process that is not its owner: a forked child
 
 Each class owns the exit code that the command line ends with.
 """
@@ -35,3 +39,21 @@ class BinaryNotFound(SextonError):
     """No usable `sexton-init` was found; the message lists every place that was looked in."""
 
     exit_code: ClassVar[int] = 127
+
+
+class GuardError(SextonError):
+    """A guard could not be started, or could not do its work; the message says what it said."""
+
+    exit_code: ClassVar[int] = 125
+
+
+class ContainmentError(GuardError):
+    """The containment that was asked for cannot be had here; nothing was started."""
+
+
+class LeftoversError(SextonError):
+    """A stop is over, and something of the tree is still alive; the message lists it."""
+
+
+class NotOwner(SextonError):
+    """A tree is used in a process that is not its owner, as a forked child is; only the owner can."""

@@ -9,6 +9,8 @@ from sexton._binary import become
 # The name of a subcommand, and the module that holds a click command of that name.
 COMMANDS = {
     "init": "sexton.cli.init",
+    "run": "sexton.cli.run",
+    "sweep": "sexton.cli.sweep",
     "check": "sexton.cli.check",
     "reap": "sexton.cli.reap",
     "ps": "sexton.cli.ps",

@@ -1,0 +1,191 @@
+"""What a guard reports, as frozen dataclasses: one class for each event line of sexton-init.
+
+`parse` gives the object of a line. `time` is in unix seconds; pids are as the guard sees them (with contain="pidns",
+those of the namespace); a signal is its name without SIG ("TERM"). The lines are described in sexton-init(1), EVENTS.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """What all of them have. `name` is the first word of the line."""
+
+    name: ClassVar[str] = ""
+    time: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hello(Event):
+    """The first line of a connection: the guard, its command (pid 0: ended), its phase and its containment."""
+
+    name: ClassVar[str] = "hello"
+    version: str = ""
+    guard: int = 0
+    pid: int = 0
+    phase: str = ""
+    contain: str = "subreaper"
+    cgroup: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status(Hello):
+    """The answer to `status`: also how many of the tree live, and the seconds left of the lease (None: no lease)."""
+
+    name: ClassVar[str] = "status"
+    left: int = 0
+    lease: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Started(Event):
+    """The command runs."""
+
+    name: ClassVar[str] = "started"
+    pid: int
+    comm: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed(Event):
+    """The command was not started: `errno` and `text` say why; `step` is "exec" or what came before it."""
+
+    name: ClassVar[str] = "failed"
+    errno: int = 0
+    text: str = ""
+    step: str = "exec"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signalled(Event):
+    """A signal was sent; scope "child", "group", "tree", or "stop" for each process that a stop asked to end."""
+
+    name: ClassVar[str] = "signalled"
+    signal: str
+    pid: int
+    scope: str = ""
+    comm: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reaped(Event):
+    """The guard buried a process: its exit `code`, or the `signal` that ended it; `adopted`: it was an orphan."""
+
+    name: ClassVar[str] = "reaped"
+    pid: int
+    comm: str = ""
+    code: int | None = None
+    signal: str | None = None
+    adopted: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stopping(Event):
+    """The tree is being stopped; why: exit, timeout, signal, owner, stop, kill, lease, stop-timeout, grace."""
+
+    name: ClassVar[str] = "stopping"
+    why: str = ""
+    left: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Killed(Event):
+    """A process was sent SIGKILL."""
+
+    name: ClassVar[str] = "killed"
+    pid: int
+    comm: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What the command used: seconds of processor time, bytes of memory at most."""
+
+    utime: float = 0.0
+    stime: float = 0.0
+    maxrss: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exited(Event):
+    """The command ended."""
+
+    name: ClassVar[str] = "exited"
+    pid: int = 0
+    code: int | None = None
+    signal: str | None = None
+    rusage: Usage = Usage()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Empty(Event):
+    """Nothing of the tree is left: verified by the guard."""
+
+    name: ClassVar[str] = "empty"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lost(Event):
+    """So many lines were not sent, since nobody read."""
+
+    name: ClassVar[str] = "lost"
+    count: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message(Event):
+    """A message for people: level error, warning, info or debug."""
+
+    name: ClassVar[str] = "message"
+    level: str = "info"
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done(Event):
+    """A command from the owner was carried out."""
+
+    name: ClassVar[str] = "ok"
+    command: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused(Event):
+    """A command from the owner changed nothing, and why."""
+
+    name: ClassVar[str] = "error"
+    command: str = ""
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Other(Event):
+    """An event that this version does not know: its line."""
+
+    line: str = ""
+
+
+_CLASSES: dict[str, tuple[type[Event], frozenset[str]]] = {
+    cls.name: (cls, frozenset(field.name for field in fields(cls)))
+    for cls in (
+        *(Hello, Status, Started, Failed, Signalled, Reaped, Stopping, Killed),
+        *(Exited, Empty, Lost, Message, Done, Refused),
+    )
+}
+
+
+def parse(line: bytes) -> Event:
+    """The event of one line. One that is no event, or an unknown one, is an Other: a newer guard may say more."""
+    try:
+        found: dict[str, Any] = json.loads(line)
+        cls, known = _CLASSES[found.pop("event")]
+        values = {key: value for key, value in found.items() if key in known}
+        if "rusage" in values:
+            values["rusage"] = Usage(**values["rusage"])
+        return cls(**values)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return Other(line=line.decode(errors="replace"))

@@ -1,0 +1,114 @@
+"""The ledger of an owner: which trees were started under its name, written before each start, read after a crash.
+
+An append-only file of JSON lines, NAME.ledger in the state directory:
+  {"event": "epoch", "epoch": 3, "policy": "...", "pid": 9, "start": 123, "boot": "...", "time": ...}
+  {"event": "start", "epoch": 3, "tree": "...", "command": [...], "listen": "/..." or null, "time": ...}
+  {"event": "end", "tree": "..."}
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sexton.spawn import _processes
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A tree that was started, and of which no end is written."""
+
+    tree: str
+    epoch: int
+    command: list[str]
+    listen: str | None
+
+
+@dataclass(slots=True)
+class Ledger:
+    """What a ledger says. `owner` is the process of the last incarnation: (pid, start in ticks); None: none yet."""
+
+    path: Path
+    epoch: int = 0
+    policy: str = ""
+    boot: str = ""
+    owner: tuple[int, int] | None = None
+    open: dict[str, Entry] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, path: Path) -> Ledger:
+        """Read it; a last line that a crash cut off is left out. Trees of an earlier boot are over."""
+        ledger = cls(path)
+        try:
+            lines = path.read_bytes().split(b"\n")[:-1]
+        except FileNotFoundError:
+            return ledger
+        for line in lines:
+            try:
+                ledger._take(json.loads(line))
+            except (ValueError, KeyError, TypeError):
+                continue
+        if ledger.boot != boot():
+            ledger.open.clear()
+        return ledger
+
+    def _take(self, line: dict[str, Any]) -> None:
+        match line["event"]:
+            case "epoch":
+                self.epoch, self.policy, self.boot = int(line["epoch"]), str(line["policy"]), str(line["boot"])
+                self.owner = int(line["pid"]), int(line["start"])
+            case "start":
+                entry = Entry(str(line["tree"]), int(line["epoch"]), list(line["command"]), line["listen"])
+                self.open[entry.tree] = entry
+            case "end":
+                self.open.pop(str(line["tree"]), None)
+
+    @property
+    def owner_lives(self) -> bool:
+        """The process of the last incarnation is alive."""
+        if self.owner is None or self.boot != boot():
+            return False
+        found = _processes.look(self.owner[0])
+        return found is not None and found.start == self.owner[1] and found.state != "Z"
+
+    def announce(self, policy: str) -> int:
+        """A new incarnation: this process. Gives its epoch."""
+        me = _processes.look(os.getpid())
+        assert me is not None, "/proc is another PID namespace's"
+        self.epoch, self.policy, self.boot, self.owner = self.epoch + 1, policy, boot(), (me.pid, me.start)
+        self.append(event="epoch", epoch=self.epoch, policy=policy, pid=me.pid, start=me.start, boot=self.boot)
+        return self.epoch
+
+    def append(self, **line: Any) -> None:
+        """Write a line; it is on the disk when this returns."""
+        text = json.dumps(line | {"time": time.time()}) + "\n"
+        fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(fd, text.encode())
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        self._take(line)
+
+
+def boot() -> str:
+    """The kernel's name of this boot."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def state_directory() -> Path:
+    """Where ledgers are: $SEXTON_STATE, else $XDG_STATE_HOME/sexton, else ~/.local/state/sexton; made if need be."""
+    named = os.environ.get("SEXTON_STATE")
+    base = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+    found = Path(named) if named else base / "sexton"
+    found.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return found
+
+
+def ledgers(directory: Path) -> list[Ledger]:
+    """Every ledger in it."""
+    return [Ledger.read(path) for path in sorted(directory.glob("*.ledger"))]

@@ -1,0 +1,225 @@
+"""Owner: a name under which trees are owned, beyond the death of the process; and the four policies against orphans."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, Unpack
+
+from sexton.errors import GuardError, LeftoversError, UsageError
+from sexton.spawn import _ledger, _processes, _rescue
+from sexton.spawn._start import milliseconds
+from sexton.spawn._tree import Tree
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sexton.spawn import _start
+
+Policy = Literal["termination", "expiration", "reincarnation", "gentle"]
+EPOCH = "SEXTON_EPOCH"
+GRACE = 5.0  # seconds that a tree without owner has to end by itself, before SIGKILL
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """A tree of an earlier incarnation, and what became of it: "was gone", "ended", "adopted" or "left"."""
+
+    tree: str
+    command: tuple[str, ...]
+    fate: str
+
+
+class Owner:
+    """Owns trees under a name, so that a later process of that name knows what an earlier one left.
+
+        owner = sexton.Owner("builds", policy="termination")
+        with owner.tree(["make"]) as tree: ...
+
+    policy    "termination"    every start is written down first; a new owner ends what is listed and still there.
+                               Two that live at once are an error.
+              "expiration"     every tree has a lease that must be renewed (tree.renew), and a hard maximum; it goes on
+                               after its owner's death until one of them is over.
+              "reincarnation"  a new owner of the name announces a new epoch; whatever carries an older one is ended.
+              "gentle"         a tree goes on for its lease after its owner's death; a new owner adopts it (`adopted`)
+                               if its guard still listens, and ends it otherwise.
+    lease     seconds; expiration and gentle need one
+    maximum   seconds that a tree may live at most, whatever is renewed; None: no limit
+    state     the directory of the ledgers; None: $SEXTON_STATE, $XDG_STATE_HOME/sexton or ~/.local/state/sexton
+
+    swept     what became of the trees of earlier incarnations (Swept)
+    adopted   those that are ours now (Tree), with policy "gentle"
+    epoch     which incarnation of the name this is, from 1
+
+    Raises UsageError, LeftoversError, and OSError where the ledger cannot be written.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        policy: Policy = "termination",
+        *,
+        lease: float | None = None,
+        maximum: float | None = None,
+        state: Path | None = None,
+    ) -> None:
+        if not name or "/" in name or name.startswith("."):
+            raise UsageError(f"name={name!r}: expected the name of a file, without a slash")
+        if policy not in {"termination", "expiration", "reincarnation", "gentle"}:
+            raise UsageError(f"policy={policy!r}: expected termination, expiration, reincarnation or gentle")
+        if policy in {"expiration", "gentle"} and lease is None:
+            raise UsageError(f"policy={policy!r} needs a lease, in seconds")
+        self.name = name
+        self.policy = policy
+        self.lease = lease
+        self.maximum = maximum
+        self.adopted: list[Tree] = []
+        directory = _ledger.state_directory() if state is None else state
+        self._sockets = directory
+        self._ledger = _ledger.Ledger.read(directory / f"{name}.ledger")
+        if self._ledger.owner_lives and policy == "termination" and self._ledger.owner != _me():
+            raise UsageError(
+                f"the owner {name!r} is alive: process {(self._ledger.owner or (0,))[0]}; use another name"
+            )
+        older = list(self._ledger.open.values())
+        self.epoch = self._ledger.announce(policy)
+        self.swept = tuple(self._settle(entry) for entry in older)
+        if policy == "reincarnation":
+            self._end_older_epochs()
+
+    def tree(self, args: _start.Command, **settings: Unpack[_start.TreeSettings]) -> Tree:
+        """Start a tree as sexton.Tree does, under the policy; it is in the ledger before it is started."""
+        mark = uuid.uuid4().hex
+        keywords: dict[str, Any] = dict(settings)
+        keywords["env"] = {
+            **(os.environ if settings.get("env") is None else settings["env"] or {}),
+            EPOCH: self._mark(),
+        }
+        if self.policy in {"expiration", "gentle"}:
+            keywords |= {"lease": settings.get("lease") or self.lease, "on_owner_lost": "lease"}
+        if self.maximum is not None:
+            keywords["timeout"] = min(self.maximum, settings.get("timeout") or self.maximum)
+        listen = str(self._sockets / f"{mark}.sock") if self.policy == "gentle" else None
+        command = [os.fsdecode(word) for word in ([args] if isinstance(args, str | bytes | os.PathLike) else args)]
+        self._ledger.append(event="start", epoch=self.epoch, tree=mark, command=command, listen=listen)
+        try:
+            return _Owned(args, mark=mark, listen=listen, **keywords).noted(self._ledger)
+        except BaseException:
+            self._ledger.append(event="end", tree=mark)
+            raise
+
+    def _mark(self) -> str:
+        return f"{self.name}:{self.epoch}"
+
+    def _settle(self, entry: _ledger.Entry) -> Swept:
+        """What the policy says of a tree of an earlier incarnation."""
+        command = tuple(entry.command)
+        if self.policy == "gentle" and entry.listen:
+            try:
+                self.adopted.append(_Owned.adopt(entry.listen, entry.tree, entry.command).noted(self._ledger))
+            except (OSError, GuardError):
+                pass
+            else:
+                return Swept(entry.tree, command, "adopted")
+        if self.policy == "expiration":
+            there = bool(_processes.marked(_mark_of(entry)))
+            if not there:
+                self._ledger.append(event="end", tree=entry.tree)
+            return Swept(entry.tree, command, "left" if there else "was gone")
+        fate = end(entry)
+        self._ledger.append(event="end", tree=entry.tree)
+        return Swept(entry.tree, command, fate)
+
+    def _end_older_epochs(self) -> None:
+        """Whoever carries an older epoch of this name, in a ledger or not."""
+        for process in _processes.everyone():
+            epoch = _processes.variable(process.pid, EPOCH)
+            name, _, number = (epoch or "").rpartition(":")
+            if name == self.name and number.isdecimal() and int(number) < self.epoch:
+                _rescue.end(f"{EPOCH}={epoch}".encode())
+
+
+class _Owned(Tree):
+    """A tree whose end is written into the ledger."""
+
+    _book: _ledger.Ledger | None = None
+
+    def noted(self, book: _ledger.Ledger) -> _Owned:
+        self._book = book
+        return self
+
+    def _take(self, data: bytes) -> None:
+        super()._take(data)
+        if self.over and self._book:
+            self._book.append(event="end", tree=self.mark)
+
+
+def _me() -> tuple[int, int]:
+    me = _processes.look(os.getpid())
+    return (me.pid, me.start) if me else (0, 0)
+
+
+def _mark_of(entry: _ledger.Entry) -> bytes:
+    return f"{_rescue.MARK}={entry.tree}".encode()
+
+
+def end(entry: _ledger.Entry, grace: float = GRACE) -> str:
+    """End a tree that has lost its owner: its guard is asked to, and has so long; then comes SIGKILL for each.
+
+    Gives "was gone" or "ended". Raises LeftoversError.
+    """
+    mark = _mark_of(entry)
+    found = _processes.marked(mark)
+    if not found:
+        return "was gone"
+    for process in found:
+        if process.name == "sexton-init":
+            _ask(process.pid, mark, grace)
+    left = _rescue.end(mark)
+    if left:
+        names = ", ".join(str(process) for process in left)
+        raise LeftoversError(
+            f"of the tree {entry.tree} ({entry.command!r}) there is still alive after SIGKILL: {names}"
+        )
+    return "ended"
+
+
+def _ask(pid: int, mark: bytes, grace: float) -> None:
+    """SIGTERM to a guard, and the grace time to end."""
+    try:
+        fd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        if _processes.carries(pid, mark):
+            signal.pidfd_send_signal(fd, signal.SIGTERM)
+            poll = select.poll()
+            poll.register(fd, select.POLLIN)
+            poll.poll(milliseconds(grace))
+    except ProcessLookupError:
+        pass
+    finally:
+        os.close(fd)
+
+
+def sweep(directory: Path, *, everything: bool = False) -> list[tuple[str, Swept]]:
+    """End what crashed owners left: (owner's name, what became of the tree). Raises LeftoversError.
+
+    Trees of the policies "expiration" and "gentle" have a lease, and are left to it unless `everything`.
+    """
+    done = []
+    for ledger in _ledger.ledgers(directory):
+        if ledger.owner_lives:
+            continue
+        for entry in list(ledger.open.values()):
+            leased = ledger.policy in {"expiration", "gentle"} and not everything
+            if leased and _processes.marked(_mark_of(entry)):
+                fate = "left"
+            else:
+                fate = end(entry)
+                ledger.append(event="end", tree=entry.tree)
+            done.append((ledger.path.stem, Swept(entry.tree, tuple(entry.command), fate)))
+    return done

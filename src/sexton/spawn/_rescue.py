@@ -1,0 +1,62 @@
+"""When a guard was itself killed: whom it left behind is found by the mark in the environment, and ended.
+
+A tree whose guard was killed with SIGKILL is not contained any more (but for pidns and cgroup, where the kernel holds
+it). What is left then is the mark: every process that was executed with the environment of the tree carries it. One
+that was given another environment (env -i) is not found so.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+
+from sexton.spawn import _processes
+
+MARK = "SEXTON_TREE"
+DYING = 10.0  # seconds that a killed process may take to die
+
+
+def end(mark: bytes, spare: int = 0) -> list[_processes.Process]:
+    """SIGKILL everybody with that mark ("SEXTON_TREE=..."), until nobody is left. Gives those who would not die."""
+    until = time.monotonic() + DYING
+    while True:
+        left = [process for process in _processes.marked(mark) if process.pid not in (spare, os.getpid())]
+        if not left:
+            return []
+        held = [fd for process in left if (fd := _hold(process, mark)) is not None]
+        try:
+            for fd in held:
+                _kill(fd)
+            gone = all(_ends(fd, until - time.monotonic()) for fd in held)
+        finally:
+            for fd in held:
+                os.close(fd)
+        if not gone or (not held and time.monotonic() > until):
+            return [process for process in left if _processes.carries(process.pid, mark)]
+
+
+def _hold(process: _processes.Process, mark: bytes) -> int | None:
+    """A pidfd of it, checked after it was opened: the number may have been reused before."""
+    try:
+        fd = os.pidfd_open(process.pid)
+    except ProcessLookupError:
+        return None
+    if _processes.carries(process.pid, mark):
+        return fd
+    os.close(fd)
+    return None
+
+
+def _kill(fd: int) -> None:
+    try:
+        signal.pidfd_send_signal(fd, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        return
+
+
+def _ends(fd: int, seconds: float) -> bool:
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(max(seconds, 0) * 1000))

@@ -1,0 +1,139 @@
+"""run, check_call, check_output: with subprocess' faces, and an end that takes the whole tree."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from subprocess import PIPE
+from typing import Any, Unpack
+
+from sexton.spawn import _processes, _start
+from sexton.spawn._errors import CalledProcessError, CompletedProcess, TimeoutExpired
+from sexton.spawn._exchange import Exchange
+from sexton.spawn._tree import Tree
+
+SIGINT_WAIT = 0.25  # seconds that an interrupted command has to end by itself, as subprocess has it
+
+
+def run(
+    args: _start.Command,
+    *,
+    input: Any = None,  # noqa: A002 - subprocess' name of it
+    capture_output: bool = False,
+    timeout: float | None = None,
+    check: bool = False,
+    **settings: Unpack[_start.Settings],
+) -> CompletedProcess:
+    """Run a command to its end and to that of all that came of it: subprocess.run with nothing left over.
+
+    When the command has ended, what is left of its tree is stopped (see on_exit in Options). With a timeout it returns
+    within timeout + grace, whatever grandchildren hold the pipes; TimeoutExpired has the output so far and who held
+    them.
+
+    Called from the main thread of a program at a terminal, the command stays in our process group: it has the terminal,
+    and Ctrl-C and Ctrl-Z reach both, as with subprocess.
+
+    Raises TimeoutExpired, CalledProcessError (check=True), OSError where the command cannot be executed, and what Tree
+    does.
+    """
+    if input is not None:
+        if settings.get("stdin") is not None:
+            raise ValueError("stdin and input arguments may not both be used.")
+        settings["stdin"] = PIPE
+    if capture_output:
+        if settings.get("stdout") is not None or settings.get("stderr") is not None:
+            raise ValueError("stdout and stderr arguments may not be used with capture_output.")
+        settings["stdout"] = settings["stderr"] = PIPE
+    tree, terminal = _begin(args, settings)
+    try:
+        exchange = Exchange(tree, input)
+        if not exchange.until_over(timeout) and not tree.ending:
+            assert timeout is not None
+            raise _expired(tree, exchange, timeout)
+        exchange.until_over(None)
+        tree.check_start()
+        code = tree.wait()
+        out, err = exchange.result()
+        receipt = tree.receipt
+    except KeyboardInterrupt:
+        _interrupted(tree, told=terminal)
+        raise
+    finally:
+        tree.__exit__(None, None, None)
+    if check and code:
+        raise CalledProcessError(code, tree.args, out, err, receipt=receipt)
+    return CompletedProcess(tree.args, code, out, err, receipt=receipt)
+
+
+def _begin(args: _start.Command, settings: _start.Settings) -> tuple[Tree, bool]:
+    """The tree, started; and whether its command was given the terminal."""
+    in_group = "process_group" in settings or "start_new_session" in settings
+    terminal = not in_group and at_terminal()
+    if terminal:
+        settings["process_group"] = -1
+        settings["same_group"] = True
+    elif not settings.get("start_new_session"):
+        settings.setdefault("process_group", 0)
+    if settings.get("require") not in {None, settings.get("contain", "subreaper")}:
+        return Tree(args, **settings), terminal
+    return Tree.unawaited(args, settings), terminal
+
+
+def at_terminal() -> bool:
+    """Whether this is the main thread of a program whose process group has the foreground of its terminal."""
+    if threading.current_thread() is not threading.main_thread():
+        return False
+    try:
+        fd = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY)
+    except OSError:
+        return False
+    try:
+        return os.tcgetpgrp(fd) == os.getpgrp()
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+
+
+def _expired(tree: Tree, exchange: Exchange, timeout: float) -> TimeoutExpired:
+    """End the tree whose time is over, and say who held the pipes then."""
+    holders = _processes.holders(exchange.pipes(), [process.pid for process in tree.processes()])
+    tree.ask_to_stop()
+    exchange.until_over(None)
+    out, err = exchange.bytes()
+    return TimeoutExpired(tree.args, timeout, out, err, holders=holders, receipt=tree.receipt)
+
+
+def _interrupted(tree: Tree, *, told: bool) -> None:
+    """Ctrl-C: the command is told what we were, if the terminal did not, and has a moment; then comes the stop."""
+    with contextlib.suppress(TimeoutExpired):
+        if not told:
+            tree.send_signal("INT", "tree")
+        tree.wait(SIGINT_WAIT)
+
+
+def check_call(
+    args: _start.Command,
+    *,
+    timeout: float | None = None,
+    **settings: Unpack[_start.Settings],
+) -> int:
+    """Run a command, and raise CalledProcessError if its exit code is not 0; gives 0."""
+    return run(args, timeout=timeout, check=True, **settings).returncode
+
+
+def check_output(
+    args: _start.Command,
+    *,
+    timeout: float | None = None,
+    **settings: Any,
+) -> Any:
+    """Run a command and give its stdout; raise CalledProcessError if its exit code is not 0. `input` as for run()."""
+    for name in ("stdout", "check"):
+        if name in settings:
+            raise ValueError(f"{name} argument not allowed, it will be overridden.")
+    if "input" in settings and settings["input"] is None:
+        text = any(settings.get(name) for name in ("universal_newlines", "text", "encoding", "errors"))
+        settings["input"] = "" if text else b""
+    return run(args, stdout=PIPE, timeout=timeout, check=True, **settings).stdout

@@ -1,0 +1,326 @@
+"""Starts a guard with its command: subprocess starts the guard, the guard starts the command."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import errno
+import functools
+import math
+import os
+import resource
+import subprocess
+import uuid
+import warnings
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import IO, TYPE_CHECKING, Any, Literal, TypedDict
+
+from sexton import _binary
+from sexton.errors import ContainmentError, GuardError, UsageError
+from sexton.spawn import _ends
+from sexton.spawn._record import Record, name_of
+from sexton.spawn._rescue import MARK
+
+if TYPE_CHECKING:
+    import socket
+
+Word = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+Command = Word | Sequence[Word]
+File = int | IO[Any] | None
+Contain = Literal["subreaper", "pidns", "cgroup"]
+LADDER: tuple[Contain, ...] = ("subreaper", "pidns", "cgroup")  # each rung holds more than the one before
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How a guard looks after its tree; seconds everywhere, None: no limit.
+
+    stop_signal    how the tree is asked to end
+    grace          how long it has until SIGKILL
+    timeout        the guard stops the tree after so long, whatever the owner does
+    lease          the guard stops the tree when it was not renewed for so long
+    on_owner_lost  "stop" the tree, "keep" it, or let it go on for its "lease"
+    on_exit        when the command has ended, "stop" what is left of the tree, "wait" for it, or "leave" it
+    contain        "subreaper", "pidns" or "cgroup": what holds the tree
+    require        the least that is accepted, if `contain` cannot be had; None: nothing less
+    listen         where a later owner can connect to the guard
+    rlimits        resource limits: {"nofile": 256} or {"nofile": (256, 1024)}, soft and hard; -1: unlimited
+    """
+
+    stop_signal: int | str = "TERM"
+    grace: float = 5.0
+    timeout: float | None = None
+    lease: float | None = None
+    on_owner_lost: Literal["stop", "keep", "lease"] = "stop"
+    on_exit: Literal["stop", "wait", "leave"] = "stop"
+    contain: Contain = "subreaper"
+    require: Contain | None = None
+    listen: str | None = None
+    rlimits: Mapping[str, int | tuple[int, int]] = field(default_factory=dict)
+
+    def words(self, contain: str) -> list[str]:
+        """The guard's command line. Raises UsageError."""
+        words = ["--contain", contain, "--on-owner-lost", self.on_owner_lost]
+        words += ["--on-exit", self.on_exit, "--grace", seconds("grace", self.grace)]
+        try:
+            words += ["--stop-signal", name_of(self.stop_signal)]
+        except ValueError as error:
+            raise UsageError(f"stop_signal: {error}") from None
+        for name in ("timeout", "lease"):
+            value = getattr(self, name)
+            if value is not None:
+                words += [f"--{name}", seconds(name, value)]
+        if self.listen is not None:
+            words += ["--listen", self.listen]
+        return words
+
+    def limits(self) -> list[tuple[int, tuple[int, int]]]:
+        """The resource limits as setrlimit(2) has them. Raises UsageError."""
+        found = []
+        for name, limit in self.rlimits.items():
+            number = getattr(resource, f"RLIMIT_{name.upper()}", None)
+            if number is None:
+                raise UsageError(f"rlimits: {name!r} is no limit; expected nofile, core, as ... as in setrlimit(2)")
+            found.append((number, limit if isinstance(limit, tuple) else (limit, limit)))
+        return found
+
+    def rungs(self) -> tuple[Contain, ...]:
+        """The containments to try, the one that is asked for first. Raises UsageError."""
+        for name, value in (("contain", self.contain), ("require", self.require or self.contain)):
+            if value not in LADDER:
+                raise UsageError(f"{name}={value!r}: expected one of {', '.join(LADDER)}")
+        top = LADDER.index(self.contain)
+        least = LADDER.index(self.require or self.contain)
+        if least > top:
+            raise UsageError(f"require={self.require!r} is more than contain={self.contain!r}")
+        return LADDER[least : top + 1][::-1]
+
+
+# The environment variables that are options of sexton-init, see sexton-init(1).
+_GUARDS = [
+    "SEXTON_" + name
+    for name in (
+        *("SIGNAL", "MAP", "DRAIN", "ON_EXIT", "STOP_SIGNAL", "GRACE", "STOP_TIMEOUT", "TIMEOUT", "OK", "USER"),
+        *("PDEATHSIG", "EVENTS", "VERBOSE", "QUIET", "PAUSE", "OWNER_FD", "LISTEN", "LEASE", "ON_OWNER_LOST"),
+        *("CONTAIN", "EXEC", "SAME_GROUP"),
+    )
+]
+_OURS = frozenset(field.name for field in fields(Options))
+
+
+def seconds(name: str, value: float) -> str:
+    """Seconds as the guard reads them. Raises UsageError."""
+    if not value >= 0 or value > 1e9:
+        raise UsageError(f"{name}={value!r}: expected seconds, 0 or more")
+    return f"{value:.6f}"
+
+
+class Settings(TypedDict, total=False):
+    """Every keyword of run(). The first part is that of subprocess.Popen, the second that of Options."""
+
+    bufsize: int
+    executable: Word | None
+    stdin: File
+    stdout: File
+    stderr: File
+    preexec_fn: Callable[[], Any] | None
+    close_fds: bool
+    shell: bool
+    cwd: Word | None
+    env: Mapping[str, str] | Mapping[bytes, bytes] | None
+    universal_newlines: bool | None
+    restore_signals: bool
+    start_new_session: bool
+    pass_fds: Collection[int]
+    user: str | int | None
+    group: str | int | None
+    extra_groups: Iterable[str | int] | None
+    encoding: str | None
+    errors: str | None
+    text: bool | None
+    umask: int
+    pipesize: int
+    process_group: int | None
+    same_group: bool
+
+    stop_signal: int | str
+    grace: float
+    lease: float | None
+    on_owner_lost: Literal["stop", "keep", "lease"]
+    on_exit: Literal["stop", "wait", "leave"]
+    contain: Contain
+    require: Contain | None
+    listen: str | None
+    rlimits: Mapping[str, int | tuple[int, int]]
+
+
+class TreeSettings(Settings, total=False):
+    """Those of a Tree; for run() the timeout is its own."""
+
+    timeout: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A guard that was started, or found (popen None); whether its command was, it will say."""
+
+    popen: subprocess.Popen[Any] | None
+    guard: int
+    end: socket.socket
+    mark: str
+    contain: Contain
+
+
+def argv(args: Command, *, shell: bool, executable: Word | None) -> list[str | bytes]:
+    """The command's words, as subprocess makes them of its arguments."""
+    if isinstance(args, str | bytes):
+        words: list[str | bytes] = [args]
+    elif isinstance(args, os.PathLike):
+        if shell:
+            raise TypeError("path-like args is not allowed when shell is true")
+        words = [os.fspath(args)]
+    else:
+        words = [os.fspath(word) for word in args]
+    if shell:
+        words = ["/bin/sh", "-c", *words]
+        if executable:
+            words[0] = os.fspath(executable)
+    if not words:
+        raise UsageError("no command: expected at least the name of a program")
+    return words
+
+
+def split(settings: Settings | TreeSettings) -> tuple[Options, dict[str, Any]]:
+    """What is the guard's, and what is subprocess'."""
+    ours: dict[str, Any] = {}
+    theirs: dict[str, Any] = {}
+    for key, value in settings.items():
+        (ours if key in _OURS else theirs)[key] = value
+    return Options(**ours), theirs
+
+
+def start(
+    args: Command, options: Options, contain: Contain, popen: Mapping[str, Any], mark: str | None = None
+) -> Started:
+    """Start a guard with the command behind it. Raises BinaryNotFound, UsageError and what subprocess.Popen raises.
+
+    `popen`: the keywords of subprocess.Popen. `mark`: the tree's name in the environment, if it has one already.
+    """
+    more = dict(popen)
+    mark = mark or uuid.uuid4().hex
+    shell, executable = bool(more.pop("shell", False)), more.pop("executable", None)
+    same_group = more.pop("same_group", False)
+    limits, preexec_fn = options.limits(), more.pop("preexec_fn", None)
+    if limits:
+        more["preexec_fn"] = functools.partial(_limit, limits, preexec_fn)
+    elif preexec_fn is not None:
+        more["preexec_fn"] = preexec_fn
+    user, pass_fds = more.pop("user", None), tuple(more.pop("pass_fds", ()))
+    words = argv(args, shell=shell, executable=executable)
+    if not more.pop("close_fds", True):
+        if pass_fds:
+            warnings.warn("pass_fds overriding close_fds.", RuntimeWarning, stacklevel=4)
+        else:
+            pass_fds = inheritable()
+    _bury_given_up()
+    guard = guard_path(os.environ.get("SEXTON_INIT"))
+    ours, theirs = _ends.pair()
+    try:
+        line: list[str | bytes] = ["sexton-init", "--owner-fd", str(theirs.fileno()), *options.words(contain)]
+        if user is not None:
+            group = more.pop("group", None)
+            line += ["--user", str(user) if group is None else f"{user}:{group}"]
+        if same_group:
+            line.append("--same-group")
+        if executable is not None and not shell:
+            line += ["--exec", os.fsdecode(executable)]
+        more["env"] = with_mark(more.get("env"), mark)
+        more["executable"] = guard
+        if "preexec_fn" in more:
+            _ends.keep(theirs)  # the child runs Python before it is executed, and so what closes these in a fork
+        child = subprocess.Popen([*line, "--", *words], pass_fds=(theirs.fileno(), *pass_fds), **more)
+    except BaseException:
+        _ends.close(ours)
+        raise
+    finally:
+        _ends.close(theirs)
+    return Started(child, child.pid, ours, mark, contain)
+
+
+def milliseconds(seconds: float | None) -> float | None:
+    """A time limit as poll(2) has it, rounded up: never early, and 0 does not wait."""
+    return None if seconds is None else math.ceil(max(seconds, 0) * 1000)
+
+
+_given_up: list[subprocess.Popen[Any]] = []
+
+
+def give_up(popen: subprocess.Popen[Any]) -> None:
+    """Keep a guard that nobody waits for, to bury it when the next one is started."""
+    _given_up.append(popen)
+
+
+def _bury_given_up() -> None:
+    _given_up[:] = [popen for popen in _given_up if popen.poll() is None]
+
+
+@atexit.register
+def _leave_given_up() -> None:
+    for popen in _given_up:
+        popen.returncode = 0  # whoever adopts it buries it: nothing to warn of
+
+
+def inheritable() -> tuple[int, ...]:
+    """The descriptors that a program we execute would have, but for 0, 1 and 2."""
+    found = []
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # the one that lists
+            if int(name) > 2 and os.get_inheritable(int(name)):
+                found.append(int(name))
+    return tuple(found)
+
+
+@functools.lru_cache(maxsize=4)
+def guard_path(named: str | None) -> str:  # noqa: ARG001 - what it depends on, for the cache
+    """Where sexton-init is. `named`: what SEXTON_INIT says now. Raises BinaryNotFound."""
+    return os.path.abspath(_binary.find())
+
+
+def with_mark(env: Mapping[Any, Any] | None, mark: str) -> dict[Any, Any]:
+    """The environment with the mark by which the tree is found if its guard is lost.
+
+    Without the options of another sexton-init, the container's PID 1 perhaps: ours has them on its command line.
+    """
+    marked: dict[Any, Any] = {**(os.environb if env is None else env)}  # as bytes: subprocess has nothing to encode
+    for name in _GUARDS:
+        marked.pop(name, None)
+        marked.pop(name.encode(), None)
+    marked[MARK] = mark
+    return marked
+
+
+def _limit(limits: list[tuple[int, tuple[int, int]]], then: Callable[[], Any] | None) -> None:
+    for number, both in limits:
+        resource.setrlimit(number, both)
+    if then is not None:
+        then()
+
+
+class CannotContain(ContainmentError):
+    """This rung of the ladder cannot be had."""
+
+
+def failure(args: Command, contain: Contain, record: Record, status: int) -> Exception:
+    """Why the command was not started, as an exception; `status`: the guard's own exit status."""
+    failed = record.failed
+    if failed is not None and failed.step == "exec":
+        name = args if isinstance(args, str | bytes | os.PathLike) else args[0]
+        return OSError(failed.errno, os.strerror(failed.errno), name)
+    text = failed.text if failed else "its message is on its standard error"
+    said = f"sexton-init (exit status {status}) did not start {args!r} with contain={contain!r}: {text}"
+    if contain != "subreaper" and (failed is None or "--contain" in text or "cgroup" in text):
+        return CannotContain(said)
+    if failed is not None and failed.errno in {errno.EPERM, errno.EACCES}:
+        return PermissionError(failed.errno, said)
+    return GuardError(said)

@@ -1,0 +1,1 @@
+"""sexton.spawn: trees from Python, each with real processes."""

@@ -1,0 +1,174 @@
+"""The same with await, on asyncio and on trio."""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import anyio
+import pytest
+
+import sexton
+from sexton import aio, events
+from tests.spawn.troop import Troop
+from tests.support.lines import DEADLINE
+from tests.support.monsters import double_forked, setsid_daemon
+
+Runs = Callable[[Callable[[], Awaitable[None]]], None]
+
+
+@pytest.fixture(params=["asyncio", "trio"])
+def runs(request: pytest.FixtureRequest) -> Runs:
+    """Runs an async function in the one loop or the other; for no longer than the deadline."""
+
+    def run(function: Callable[[], Awaitable[None]]) -> None:
+        async def bounded() -> None:
+            with anyio.fail_after(DEADLINE):
+                await function()
+
+        anyio.run(bounded, backend=request.param)
+
+    return run
+
+
+def test_a_tree_from_start_to_end(runs: Runs, troop: Troop) -> None:
+    async def main() -> None:
+        words = troop.words(double_forked("stubborn"), setsid_daemon(), "polite")
+        async with await aio.Tree.start(words, **troop.handed, grace=0.2) as tree:
+            troop.ready(3)
+            assert len(tree.processes()) == 3
+            assert tree.returncode is None
+            assert tree.contain == "subreaper"
+        assert tree.receipt.empty
+        assert len(tree.receipt.killed) == 1
+        assert tree.returncode == 0
+
+    runs(main)
+    troop.end()
+
+
+def test_cancelling_stops_the_tree(runs: Runs, troop: Troop) -> None:
+    async def main() -> None:
+        with anyio.CancelScope() as scope:
+            async with await aio.Tree.start(troop.words(double_forked(), "polite"), **troop.handed) as tree:
+                await anyio.to_thread.run_sync(troop.ready, 2)
+                scope.cancel()
+                await tree.wait()
+        assert scope.cancelled_caught
+        assert tree.receipt.empty
+
+        with anyio.CancelScope() as scope:
+            async with anyio.create_task_group() as group:
+                group.start_soon(_run, troop)
+                await anyio.to_thread.run_sync(troop.ready, 2)
+                group.cancel_scope.cancel()
+
+    runs(main)
+    troop.end()
+
+
+async def _run(troop: Troop) -> None:
+    await aio.run(troop.words(double_forked(), "polite"), **troop.handed, capture_output=True)
+
+
+def test_many_wait_and_one_listens(runs: Runs, troop: Troop) -> None:
+    async def main() -> None:
+        seen: list[events.Event] = []
+        codes: list[int] = []
+
+        async def listen(tree: aio.Tree) -> None:
+            seen.extend([event async for event in tree.events()])
+
+        async def wait(tree: aio.Tree) -> None:
+            codes.append(await tree.wait())
+
+        threads = threading.active_count()
+        async with (
+            await aio.Tree.start(troop.words("polite"), **troop.handed) as tree,
+            anyio.create_task_group() as group,
+        ):
+            group.start_soon(listen, tree)
+            for _ in range(5):
+                group.start_soon(wait, tree)
+            with anyio.move_on_after(0.01):
+                await tree.wait()
+            await anyio.wait_readable(troop.log.fd)
+            await tree.send_signal("USR1")
+            assert threading.active_count() == threads
+            await tree.stop()
+        assert codes == [0] * 5
+        assert [event.name for event in seen][-1] == "empty"
+
+    runs(main)
+
+
+def test_pipes(runs: Runs) -> None:
+    async def main() -> None:
+        async with await aio.Tree.start(["cat"], stdin=sexton.PIPE, stdout=sexton.PIPE) as tree:
+            assert tree.stdout is not None
+            await tree.send(b"some words")
+            assert await tree.receive(tree.stdout) == b"some words"
+            await tree.close_stdin()
+            assert await tree.receive(tree.stdout) == b""
+            assert await tree.wait() == 0
+
+    runs(main)
+
+
+SAME: list[tuple[Any, dict[str, Any]]] = [
+    (["true"], {}),
+    ("echo out; echo err >&2; exit 3", {"shell": True, "capture_output": True}),
+    (["cat"], {"input": b"x" * 300_000, "stdout": subprocess.PIPE}),
+    (["cat"], {"input": "é\n", "stdout": subprocess.PIPE, "text": True}),
+    (["true"], {"input": b"nobody reads this" * 10_000}),
+    (["sh", "-c", "exec >&- 2>&-; exit 4"], {"capture_output": True, "timeout": DEADLINE}),
+    (["head", "-c", "1000000", "/dev/zero"], {"capture_output": True}),
+]
+
+
+@pytest.mark.parametrize(("args", "settings"), SAME)
+def test_run_is_that_of_subprocess(runs: Runs, args: Any, settings: dict[str, Any]) -> None:
+    async def main() -> None:
+        theirs = subprocess.run(args, **settings)  # noqa: ASYNC221, PLW1510 - to compare with, as run() is called
+        ours = await aio.run(args, **settings)
+        assert vars(theirs) | {"receipt": ours.receipt} == vars(ours)
+
+    runs(main)
+
+
+def test_errors_are_those_of_run(runs: Runs) -> None:
+    async def main() -> None:
+        with pytest.raises(subprocess.CalledProcessError):
+            await aio.run(["false"], check=True)
+        with pytest.raises(FileNotFoundError):
+            await aio.run(["no-such-program"])
+        with pytest.raises(FileNotFoundError):
+            await aio.Tree.start(["no-such-program"])
+
+    runs(main)
+
+
+def test_a_timeout_is_kept_whoever_holds_the_pipes(runs: Runs, troop: Troop) -> None:
+    async def main() -> None:
+        words = troop.words(double_forked("stubborn"), "await 1", "polite")
+        with pytest.raises(sexton.TimeoutExpired) as caught:
+            await aio.run(["sh", "-c", 'echo partial; exec "$@"', "sh", *words], **troop.handed,
+                          capture_output=True, timeout=0.5, grace=0.2)  # fmt: skip
+        assert (caught.value.stdout, caught.value.stderr) == (b"partial\n", b"")
+        assert [holder.streams for holder in caught.value.holders] == [("stderr", "stdout")] * 2
+        assert caught.value.receipt
+        assert caught.value.receipt.empty
+
+    runs(main)
+    troop.end()
+
+
+def test_leftovers_of_an_ended_command_do_not_hold_the_result(runs: Runs, troop: Troop) -> None:
+    async def main() -> None:
+        done = await aio.run(troop.words(double_forked(), "await 1", "exit 2"), **troop.handed, capture_output=True)
+        assert done.returncode == 2
+
+    runs(main)
+    troop.end()

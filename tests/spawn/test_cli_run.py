@@ -1,0 +1,157 @@
+"""`sexton run`: exit statuses as of timeout(1), reports, and the ways in which it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.spawn.troop import Troop
+from tests.support.lines import DEADLINE
+from tests.support.monsters import await_notes, double_forked, setsid_daemon
+from tests.support.terminal import CTRL_C, Terminal
+
+SEXTON = [sys.executable, "-m", "sexton", "run"]
+
+
+def run(*words: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run([*SEXTON, *words], capture_output=True, input=stdin, timeout=DEADLINE, check=False)
+
+
+@contextmanager
+def running(troop: Troop, *words: str, options: tuple[str, ...] = ()) -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen(
+        [*SEXTON, *options, "--", *troop.words(*words)],
+        pass_fds=[troop.log.write_fd],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        yield process
+
+
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        (["true"], 0),
+        (["sh", "-c", "exit 3"], 3),
+        (["sh", "-c", "kill -9 $$"], 137),
+        (["--timeout", "0.1", "sleep", "100"], 124),
+        (["--timeout", "0.1", "--grace", "0.1", "sh", "-c", "trap '' TERM; sleep 100; sleep 100"], 137),
+        (["--timeout", "x", "true"], 125),
+        (["--grace", "-1", "true"], 125),
+        (["--stop-signal", "NOPE", "true"], 125),
+        (["--report-file", "/tmp/x", "true"], 125),
+        ([], 125),
+        (["/etc/passwd"], 126),
+        (["no-such-program"], 127),
+        (["--", "sh", "-c", "exit 4"], 4),
+    ],
+)
+def test_exit_status(words: list[str], status: int) -> None:
+    done = run(*words)
+    assert done.returncode == status, done.stderr
+    assert (status in {125, 126, 127}) == bool(done.stderr)
+
+
+def test_streams_are_the_commands() -> None:
+    done = run("sh", "-c", "cat; echo err >&2", stdin=b"in")
+    assert (done.stdout, done.stderr) == (b"in", b"err\n")
+
+
+def test_the_reports(tmp_path: Path) -> None:
+    leave = ["sh", "-c", "setsid sleep 100 & exit 3"]
+    text = run("--report", "text", *leave).stderr.decode()
+    assert "exit status 3" in text
+    assert "(sleep)" in text or "(sh)" in text  # before or after its exec
+    assert "nothing is left" in text
+    assert b"nothing was left" in run("--report", "text", "true").stderr
+    file = tmp_path / "report"
+    assert run("--report", "json", "--report-file", str(file), *leave).stderr == b""
+    said = json.loads(file.read_text())
+    assert (said["command"], said["exit"], said["why"], said["empty"]) == (leave, 3, "exit", True)
+    assert [entry["how"] for entry in said["entries"]] == ["command", "stop"]
+
+
+def test_a_signal_is_passed_on_then_comes_the_stop(troop: Troop) -> None:
+    with running(troop, double_forked("stubborn"), "stubborn", options=("--grace", "0.2")) as process:
+        troop.ready(2)
+        process.send_signal(signal.SIGHUP)
+        assert process.wait(DEADLINE) == 137
+    got = {(note.label, note.signal) for note in troop.end() if note.word == "got"}
+    assert {number for _, number in got} == {signal.SIGHUP, signal.SIGTERM}
+
+
+def test_a_second_signal_is_impatience(troop: Troop) -> None:
+    with running(troop, "stubborn", options=("--grace", "1000")) as process:
+        troop.ready()
+        process.terminate()
+        await_notes(troop.log, "got")
+        process.terminate()
+        assert process.wait(DEADLINE) == 137
+
+
+def test_other_signals_end_nothing(troop: Troop) -> None:
+    with running(troop, "polite") as process:
+        troop.ready()
+        process.send_signal(signal.SIGUSR2)
+        [note] = await_notes(troop.log, "got")
+        assert note.signal == signal.SIGUSR2
+        process.terminate()
+        assert process.wait(DEADLINE) == 0
+
+
+def test_killed_it_leaves_nothing(troop: Troop) -> None:
+    with running(troop, double_forked("stubborn"), setsid_daemon(), "polite", options=("--grace", "0.2")) as process:
+        troop.ready(3)
+        process.kill()
+        troop.end()
+
+
+def test_the_end_of_its_input_is_its_end(troop: Troop) -> None:
+    options = ("--stdin-death", "--grace", "0.2", "--report", "text")
+    with running(troop, double_forked(), "polite", options=options) as process:
+        troop.ready(2)
+        assert process.stdin
+        process.stdin.close()
+        assert process.wait(DEADLINE) == 0
+        assert process.stderr
+        assert b"nothing is left" in process.stderr.read()
+
+
+def test_its_input_may_end_and_the_command_too() -> None:
+    """A server over stdio that ends by itself when its client has gone."""
+    assert run("--stdin-death", "sh", "-c", "cat >/dev/null; exit 5", stdin=b"bye").returncode == 5
+    assert run("cat", stdin=b"whole").stdout == b"whole"
+
+
+def test_a_lease_is_renewed_by_a_signal(troop: Troop) -> None:
+    with running(troop, "polite", options=("--lease", "0.3", "--report", "text")) as process:
+        troop.ready()
+        process.send_signal(signal.SIGUSR1)
+        assert process.wait(DEADLINE) == 0
+        assert process.stderr
+        assert b"stopped (lease)" in process.stderr.read()
+    assert {note.signal for note in troop.end() if note.word == "got"} == {signal.SIGTERM}
+
+
+def test_at_a_terminal_the_command_has_it() -> None:
+    with Terminal(["bash", "--norc", "--noprofile", "-i"], env={"SEXTON_INIT": os.environ["SEXTON_INIT"]}) as terminal:
+        terminal.keys("PS1=; run() { " + " ".join(SEXTON) + ' "$@"; echo "status $?"; }\n')
+        terminal.keys("run sh -c 'echo asks; read line </dev/tty; echo \"read $line\"'\n")
+        terminal.expect(r"^asks")
+        terminal.keys("word\n")
+        terminal.expect(r"^read word")
+        terminal.expect(r"^status 0")
+        terminal.keys("run sh -c 'echo waits; sleep 100'\n")
+        terminal.expect(r"^waits")
+        terminal.keys(CTRL_C)
+        terminal.expect(r"status 130")
+        terminal.keys("exit 0\n")
+        terminal.wait()

@@ -1,0 +1,213 @@
+"""The four policies against orphans, the ledger, and `sexton sweep`: owners are real processes, killed with SIGKILL."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import sexton
+from sexton.errors import UsageError
+from sexton.spawn import _ledger
+from tests.spawn.troop import Troop
+from tests.support.lines import DEADLINE
+from tests.support.monsters import double_forked
+from tests.support.processes import Handle
+
+CRASHING = """
+import os, pathlib, sys, signal
+import sexton
+settings = eval(sys.argv[1])
+more = eval(sys.argv[2])
+owner = sexton.Owner("it", state=pathlib.Path(sys.argv[3]), **settings)
+tree = owner.tree(sys.argv[5:], pass_fds=[int(sys.argv[4])], **more)
+print(tree.guard, flush=True)
+signal.pause()
+"""
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    """The directory of the ledgers; a path to a socket in it must be short."""
+    return tmp_path
+
+
+def crash(
+    troop: Troop, state: Path, settings: dict[str, Any], more: dict[str, Any], *statements: str
+) -> tuple[Handle, Handle]:
+    """An owner with a tree is killed; gives the guard, and the first that was ready."""
+    words = [sys.executable, "-c", CRASHING, repr(settings), repr(more), str(state), str(troop.log.write_fd)]
+    with subprocess.Popen([*words, *troop.words(*statements)], **troop.handed, stdout=subprocess.PIPE) as owner:
+        assert owner.stdout
+        guard = Handle(int(owner.stdout.readline()))
+        [note, *_] = troop.ready(len(statements))
+        member = Handle(note.pid)
+        owner.kill()
+    return guard, member
+
+
+def close(*handles: Handle) -> None:
+    for handle in handles:
+        handle.wait_dead()
+        handle.close()
+
+
+def test_the_ledger_is_written_before_the_start(state: Path) -> None:
+    owner = sexton.Owner("it", state=state)
+    with pytest.raises(FileNotFoundError):
+        owner.tree(["no-such-program"])
+    with owner.tree(["true"]) as tree:
+        tree.wait(DEADLINE)
+    lines = [json.loads(line) for line in (state / "it.ledger").read_text().splitlines()]
+    assert [line["event"] for line in lines] == ["epoch", "start", "end", "start", "end"]
+    assert lines[1]["command"] == ["no-such-program"]
+    assert _ledger.Ledger.read(state / "it.ledger").open == {}
+
+
+def test_termination(troop: Troop, state: Path) -> None:
+    keep = {"on_owner_lost": "keep", "grace": 0.2}
+    handles = crash(troop, state, {}, keep, double_forked("stubborn"), "polite")
+    assert handles[1].alive()
+    owner = sexton.Owner("it", state=state)
+    assert [swept.fate for swept in owner.swept] == ["ended"]
+    troop.end()
+    close(*handles)
+    assert sexton.Owner("it", state=state).swept == ()
+
+
+def test_of_termination_there_is_one_owner_at_a_time(state: Path) -> None:
+    code = "import pathlib, sys, sexton; sexton.Owner('it', state=pathlib.Path(sys.argv[1])); print(); sys.stdin.read()"
+    words = [sys.executable, "-c", code, str(state)]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout
+        other.stdout.readline()
+        with pytest.raises(UsageError, match=f"is alive: process {other.pid}"):
+            sexton.Owner("it", state=state)
+    assert sexton.Owner("it", state=state).epoch == 2
+
+
+def test_reincarnation(troop: Troop, state: Path) -> None:
+    """Also of what is in no ledger any more."""
+    keep = {"on_owner_lost": "keep", "grace": 0.2}
+    handles = crash(troop, state, {"policy": "reincarnation"}, keep, double_forked("stubborn"), "polite")
+    ledger = state / "it.ledger"
+    ledger.write_text(
+        "".join(line + "\n" for line in ledger.read_text().splitlines() if '"epoch"' in line and "pid" in line)
+    )
+    assert sexton.Owner("it", "reincarnation", state=state).epoch == 2
+    troop.end()
+    close(*handles)
+
+
+def test_expiration(troop: Troop, state: Path) -> None:
+    settings = {"policy": "expiration", "lease": 2}
+    handles = crash(troop, state, settings, {}, double_forked(), "polite")
+    owner = sexton.Owner("it", "expiration", lease=2, state=state)
+    assert [swept.fate for swept in owner.swept] == ["left"]
+    troop.end()  # the lease ends it
+    close(*handles)
+
+
+def test_the_maximum_is_hard(troop: Troop, state: Path) -> None:
+    owner = sexton.Owner("it", "expiration", lease=1000, maximum=0.2, state=state)
+    with owner.tree(troop.words("polite"), **troop.handed) as tree:
+        tree.renew(1000)
+        tree.wait(DEADLINE)
+        assert tree.receipt.why == "timeout"
+
+
+def test_gentle_adopts(troop: Troop, state: Path) -> None:
+    handles = crash(troop, state, {"policy": "gentle", "lease": 60}, {}, double_forked(), "polite")
+    owner = sexton.Owner("it", "gentle", lease=60, state=state)
+    assert [swept.fate for swept in owner.swept] == ["adopted"]
+    [tree] = owner.adopted
+    with tree:
+        assert tree.guard == handles[0].pid
+        assert len(tree.processes()) == 2
+        assert tree.poll() is None
+        tree.renew(60)
+        assert tree.stop().empty
+        assert tree.returncode == 0
+    troop.end()
+    close(*handles)
+    assert list(state.glob("*.sock")) == []
+    assert sexton.Owner("it", "gentle", lease=60, state=state).swept == ()
+
+
+def test_gentle_ends_what_does_not_listen(troop: Troop, state: Path) -> None:
+    handles = crash(
+        troop, state, {"policy": "gentle", "lease": 60}, {"grace": 0.2}, double_forked("stubborn"), "polite"
+    )
+    [path] = state.glob("*.sock")
+    path.unlink()
+    owner = sexton.Owner("it", "gentle", lease=60, state=state)
+    assert [swept.fate for swept in owner.swept] == ["ended"]
+    troop.end()
+    close(*handles)
+
+
+def test_a_guard_and_an_owner_that_were_killed(troop: Troop, state: Path) -> None:
+    guard, member = crash(troop, state, {}, {"on_owner_lost": "keep"}, double_forked("stubborn"), "polite")
+    guard.send(signal.SIGKILL)
+    assert [swept.fate for swept in sexton.Owner("it", state=state).swept] == ["ended"]
+    troop.end()
+    close(guard, member)
+
+
+def sweep(*words: str) -> list[str]:
+    command = [sys.executable, "-m", "sexton", "sweep", *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, check=True)
+    return done.stdout.splitlines()
+
+
+def test_sweep(troop: Troop, state: Path) -> None:
+    assert sweep("--state", str(state)) == ["nothing was left"]
+    keep = {"on_owner_lost": "keep", "grace": 0.2}
+    handles = crash(troop, state, {}, keep, double_forked("stubborn"), "polite")
+    owner = sexton.Owner("alive", state=state)
+    with owner.tree(["sleep", "100"]) as tree:
+        [line] = sweep("--state", str(state))
+        assert line.startswith(f"it: {troop.monster} ")
+        assert line.endswith(": ended")
+        assert tree.poll() is None
+    troop.end()
+    close(*handles)
+
+
+def test_sweep_leaves_a_lease_its_time(troop: Troop, state: Path) -> None:
+    handles = crash(troop, state, {"policy": "expiration", "lease": 1000}, {}, "polite")
+    assert sweep("--state", str(state))[0].endswith(": left")
+    assert sweep("--state", str(state), "--all")[0].endswith(": ended")
+    troop.end()
+    close(*handles)
+
+
+def test_a_ledger_that_was_cut_off_or_is_of_another_boot(state: Path) -> None:
+    path = state / "it.ledger"
+    sexton.Owner("it", state=state)
+    start = {"event": "start", "epoch": 1, "tree": "x", "command": ["y"], "listen": None}
+    path.write_text(path.read_text() + json.dumps(start) + '\nnonsense\n{"event": 3}\n{"event": "st')
+    assert list(_ledger.Ledger.read(path).open) == ["x"]
+    path.write_text(path.read_text().replace(_ledger.boot(), "another"))
+    assert _ledger.Ledger.read(path).open == {}
+
+
+def test_where_ledgers_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SEXTON_STATE", raising=False)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "a"))
+    assert _ledger.state_directory() == tmp_path / "a" / "sexton"
+    monkeypatch.setenv("SEXTON_STATE", str(tmp_path / "b"))
+    assert _ledger.state_directory() == tmp_path / "b"
+    assert (tmp_path / "b").is_dir()
+
+
+def test_bad_owners_are_named(state: Path) -> None:
+    for name, settings in (("a/b", {}), ("", {}), ("it", {"policy": "mercy"}), ("it", {"policy": "gentle"})):
+        wrong: Any = settings
+        with pytest.raises(UsageError):
+            sexton.Owner(name, state=state, **wrong)
