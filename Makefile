@@ -116,8 +116,8 @@ check-man:
 # --- the rest ---
 
 # An input that fails is left in build/, with the command that runs it again.
-fuzz: build/fuzz-proc build/fuzz-options
-	for name in proc options; do \
+fuzz: build/fuzz-proc build/fuzz-options build/fuzz-owner
+	for name in proc options owner; do \
 	  mkdir -p build/corpus-$$name && build/fuzz-$$name -max_total_time=$(SECONDS_EACH) -close_fd_mask=3 -verbosity=0 -print_final_stats=1 \
 	    -dict=tests/fuzz/$$name.dict -artifact_prefix=build/fuzz-$$name- build/corpus-$$name || exit; done
 

@@ -124,7 +124,7 @@ static _Noreturn void child(char **envp, uint64_t mask, const struct disposition
 	CALL(SYS_rt_sigaction, SIGCHLD, chld, NULL, sizeof mask);
 	if (cfg.reset_signals)
 		mask = 0;
-	for (int sig = 1; cfg.reset_signals && sig <= NSIG_MAX; sig++)
+	for (int sig = 1; cfg.reset_signals && sig < 32; sig++)
 		CALL(SYS_rt_sigaction, sig, &(struct disposition){ 0 }, NULL, sizeof mask);
 	CALL(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, sizeof mask);
 	exec_command(envp);

@@ -237,9 +237,9 @@ class ProcConnector:
     """The kernel's feed of the forks, execs and exits of the whole machine, to wait on and read from.
 
     `kinds` narrows it in the kernel, and `forker` the forks to those by one process (a pid), so that what is not
-    asked for wakes nobody. Raises `OSError`: EPERM
-    without CAP_NET_ADMIN, ECONNREFUSED or ENOTCONN where the kernel has none; EPERM too in a PID namespace
-    other than the first, which the kernel would leave waiting forever.
+    asked for wakes nobody. Raises `OSError`: EPERM without CAP_NET_ADMIN (before Linux 6.6), ECONNREFUSED or
+    ENOTCONN where the kernel has none; EPERM too in a PID namespace other than the first, which the kernel would
+    leave waiting forever.
     """
 
     def __init__(

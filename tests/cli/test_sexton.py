@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -97,7 +98,8 @@ def test_init_undoes_what_python_changed(sexton_init: Path) -> None:
     """Python ignores PIPE and XFSZ, and in the C locale sets LC_CTYPE: COMMAND is to see none of it."""
     env = {"PATH": os.environ["PATH"], "SEXTON_INIT": str(sexton_init)}
     done = run(SEXTON, "init", "--", "grep", "SigIgn", "/proc/self/status", env=env, bare=True)
-    assert done.stdout.split() == ["SigIgn:", "0" * 16]
+    ignored = int(done.stdout.split()[1], 16)
+    assert not [sig for sig in (signal.SIGPIPE, signal.SIGXFSZ) if ignored >> (sig - 1) & 1]
     done = run(SEXTON, "init", "--", "env", env=env, bare=True)
     assert not [line for line in done.stdout.splitlines() if line.startswith("LC_CTYPE=")]
     done = run(SEXTON, "init", "--", "env", env=env | {"LC_CTYPE": "C.UTF-8"}, bare=True)

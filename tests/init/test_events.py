@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from tests.init.family import BESIDE, PID1, Mode, Starter
-from tests.support.lines import Lines, Pipe, events
+from tests.support.lines import Lines, Pipe, events, until
 from tests.support.monsters import join
+from tests.support.processes import children
 
 KEYS: dict[str, set[str]] = {
     "started": {"pid", "comm"},
@@ -222,6 +223,8 @@ def test_the_lost_are_counted_once_there_is_room_again(start: Starter) -> None:
     family.run.tell()
     family.await_note("done")
     family.await_note("ready")
+    init = family.run.init.pid
+    until(lambda: len(children(init)) == 1, "all orphans are buried, so that there is room afterwards")
     family.send(signal.SIGUSR1)
     family.await_note("got")
     early = family.stream.until(lambda line: '"reaped"' in line, 20)

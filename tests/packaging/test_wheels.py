@@ -64,7 +64,7 @@ def test_the_program_is_static_small_and_of_its_machine(programs: dict[str, Path
     )
     assert "INTERP" not in headers
     assert "DYNAMIC" not in headers
-    assert programs[machine].stat().st_size <= 64_000
+    assert programs[machine].stat().st_size <= {"x86_64": 64_000, "aarch64": 70_000}[machine]  # its code is less dense
     assert os.access(programs[machine], os.X_OK)
 
 

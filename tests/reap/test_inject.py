@@ -59,7 +59,7 @@ def test_exit_by_a_signal_on_the_way(culprit: Start) -> None:
     subject = culprit(SLEEPER, 1)
 
     def step(name: str) -> None:
-        if name == "enter wait4":
+        if name == "block the signals":
             os.kill(subject.pid, signal.SIGKILL)
 
     zombie = subject.zombies()[0]
@@ -68,7 +68,7 @@ def test_exit_by_a_signal_on_the_way(culprit: Start) -> None:
     assert subject.popen.wait(DEADLINE) == -signal.SIGKILL
 
 
-@pytest.mark.parametrize("name", ["wait for the stop", "set the registers", "enter wait4", "detach"])
+@pytest.mark.parametrize("name", ["wait for the stop", "set the registers", "block the signals", "detach"])
 def test_stopped_by_job_control_on_the_way(culprit: Start, name: str) -> None:
     subject = culprit([sys.executable, "-c", "print('up', flush=True); print(input())"], 2)
 
@@ -100,9 +100,7 @@ def test_traced(culprit: Start) -> None:
     os.read(reading, 1)
     own = proc.stat(tracer)
     assert isinstance(own, proc.Process)
-    assert reap(subject) == [
-        ("refused", f"{subject.process.name} is traced by {own.name}; end that tracer first")
-    ]
+    assert reap(subject) == [("refused", f"{subject.process.name} is traced by {own.name}; end that tracer first")]
     os.kill(tracer, signal.SIGKILL)
     os.waitpid(tracer, 0)
     assert reap(subject) == [("reaped", "")]
@@ -244,15 +242,13 @@ def test_leader_dead_and_threads_alive(culprit: Start) -> None:
         os.sched_yield()
     [outcome] = inject(subject.process, subject.zombies())
     assert outcome.result == "left"
-    assert "other threads of it live" in outcome.why
+    assert "others of it live" in outcome.why
     os.kill(children[0], signal.SIGKILL)
 
 
 def test_pid_as_the_culprits_namespace_sees_it() -> None:
     """A culprit that is PID 1 of a namespace has a zombie of another number there."""
-    program = (
-        "import os, sys\nif os.fork() == 0:\n    os._exit(0)\nprint('up', flush=True)\nsys.stdin.read()\n"
-    )
+    program = "import os, sys\nif os.fork() == 0:\n    os._exit(0)\nprint('up', flush=True)\nsys.stdin.read()\n"
     with subprocess.Popen(
         ["unshare", "--pid", "--fork", "--kill-child", sys.executable, "-c", program],
         stdin=subprocess.PIPE,

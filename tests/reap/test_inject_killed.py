@@ -23,21 +23,16 @@ if TYPE_CHECKING:
 
 Start = Callable[..., Culprit]
 
-STEPS = [
-    "seize",
-    "interrupt",
-    "wait for the stop",
-    "write the frame",
-    "set the registers",
-    "block the signals",
+BEFORE = ["seize", "interrupt", "wait for the stop", "write the frame", "set the registers", "block the signals"]
+WALK = [
     "enter wait4",
     "wait to enter wait4",
     "leave wait4",
     "wait to leave wait4",
     "give the mask back",
     "give the registers back",
-    "detach",
 ]
+LONG, SHORT = [*BEFORE, *WALK, "detach"], [*BEFORE, "detach"]
 
 PYTHON = """
 import hashlib, signal, time
@@ -134,21 +129,28 @@ def die_at(step: int) -> Callable[[str], None]:
     return hook
 
 
+@pytest.mark.parametrize("walk", [True, False])
 @pytest.mark.parametrize("kind", KINDS)
 def test_killed_before_every_step(
-    culprit: Start, steady: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+    culprit: Start, steady: Path, kind: str, walk: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The tracer dies before its first step, before its second, ... until it is through; six times over."""
     rounds = 6
-    subject = Subject(culprit, kind, steady, rounds * (len(STEPS) + 1))
+    subject = Subject(culprit, kind, steady, rounds * (len(LONG) + 5))
     monkeypatch.setattr(Site, "threads", lambda site: subject.threads(site))  # noqa: PLW0108 - to bind it
+    if walk:
+        monkeypatch.setattr("sexton.doctor.inject._TELLS_OF_REAPING", (99, 0))
     zombies = subject.culprit.zombies()
     for _ in range(rounds):
-        for step in range(len(STEPS) + 1):
-            zombie = zombies.pop()
-            [outcome] = inject(subject.culprit.process, [zombie], die_at(step))
-            if step < len(STEPS):
-                assert outcome.why == KILLED
+        for step in range(len(LONG) + 5):  # a signal on its way takes two steps more
+            [outcome] = inject(subject.culprit.process, [zombies.pop()], die_at(step))
             subject.check()
+            if outcome.why != KILLED:
+                assert outcome.result == "reaped"
+                assert step >= len(LONG if walk else SHORT), outcome
+                break
+        else:
+            pytest.fail("it was killed every time")
     left = subject.culprit.zombies()
     outcomes = inject(subject.culprit.process, left)
     assert {one.result for one in outcomes} <= {"reaped"}, outcomes
@@ -156,17 +158,20 @@ def test_killed_before_every_step(
     subject.check()
 
 
-def test_the_steps_are_these(culprit: Start, steady: Path) -> None:
-    subject = Subject(culprit, "C that spins", steady, 1)
+@pytest.mark.parametrize(
+    ("program", "steps"),
+    [("read line", SHORT), ("exec sleep 1000", LONG)],  # nanosleep has a time limit, read has none
+)
+def test_the_steps_are_these(culprit: Start, program: str, steps: list[str]) -> None:
+    """It goes along with a thread whose system call has a time limit, and lets any other walk by itself."""
+    subject = culprit(["sh", "-c", f"echo up; {program}"], 1)
+    while subject.process.state != "S" or subject.process.comm != program.split()[-2].replace("read", "sh"):
+        os.sched_yield()
     reading, writing = os.pipe()
-    [outcome] = inject(
-        subject.culprit.process,
-        subject.culprit.zombies(),
-        lambda name: tell(writing, name + "\n"),
-    )
+    [outcome] = inject(subject.process, subject.zombies(), lambda name: tell(writing, name + "\n"))
     os.close(writing)
     with open(reading) as names:
-        assert names.read().split("\n")[:-1] == STEPS
+        assert names.read().split("\n")[:-1] == steps
     assert outcome.result == "reaped"
 
 
@@ -186,7 +191,7 @@ def test_killed_from_outside_at_any_moment(culprit: Start, steady: Path, kind: s
         os.close(writing)
         # sexton dies, and its tracer follows, since it asked for that. So death meets it in any step.
         tracer = int(os.read(reading, 8))
-        for _ in range(chance.randrange(len(STEPS))):
+        for _ in range(chance.randrange(len(LONG))):
             assert select.select([reading], [], [], DEADLINE)[0]
             if not os.read(reading, 8):
                 break

@@ -11,6 +11,7 @@ import contextlib
 import gc
 import json
 import os
+import select
 import signal
 import sys
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from sexton import _linux, proc
 from sexton.doctor.inject_code import Mapping, find_gadgets, is_stack, parse_maps
 from sexton.doctor.inject_frame import Machine, Unsupported, machine
-from sexton.doctor.inject_trace import Failed, Tracer
+from sexton.doctor.inject_trace import Failed, Tracer, Way
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
 
 _CAP_SYS_PTRACE = 19
 _SECCOMP_STRICT = 1
-_STOPPABLE = "SRI"
+_STOPPABLE = frozenset("SRID")  # D ends within the deadline, or the tracer does
+_TELLS_OF_REAPING = (6, 9)  # the Linux from which on a pidfd says POLLHUP when its process is reaped
+_WALK = 2.0  # seconds for a culprit to come to its wait4, however busy the machine is
 _TRIES = 8  # threads of one culprit, before it is given up for this zombie
 
 
@@ -45,17 +48,14 @@ def obstacle(culprit: proc.Process) -> str:
     status = proc.status(culprit.pid)
     if isinstance(status, proc.Missing):
         return f"{culprit.name} {'is gone' if status is proc.Missing.GONE else 'cannot be looked at'}"
-    if proc.namespace(os.getpid()) != proc.namespace(int(os.readlink("/proc/self"))):
+    if not _sees_itself():
         return "/proc shows another PID namespace than the one sexton is in"
     if status.tracer:
         return f"{culprit.name} is traced by {_name(status.tracer)}; end that tracer first"
-    if culprit.state in "TtDZX":
-        states = {
-            "T": "stopped: SIGCONT it first",
-            "D": "in an uninterruptible sleep: see its wchan",
-            "Z": "dead",
-        }
-        return f"{culprit.name} is {states.get(culprit.state, 'not running')}"
+    found = proc.threads(culprit.pid)
+    states = set() if isinstance(found, proc.Missing) else {thread.state for thread in found.values()}
+    if not states & _STOPPABLE:
+        return f"{culprit.name} is {'stopped: SIGCONT it first' if 'T' in states else 'not running'}"
     if status.seccomp == _SECCOMP_STRICT:
         return f"{culprit.name} is under strict seccomp, which would kill it for a wait4"
     if culprit.kernel:
@@ -64,6 +64,14 @@ def obstacle(culprit: proc.Process) -> str:
     if isinstance(features, bytes) and b"shstk" in features:
         return f"{culprit.name} has a shadow stack, which would take the way back for an attack"
     return ""
+
+
+def _sees_itself() -> bool:
+    """Whether /proc counts as sexton does; ptrace and pidfds would meet other processes if not."""
+    try:
+        return os.readlink("/proc/self") == str(os.getpid())
+    except OSError:
+        return False
 
 
 def inject(
@@ -148,6 +156,8 @@ class Site:
         self._look()
         self.gadgets: Gadgets = find_gadgets(self.maps, self._read, self.machine)
         self.thread = 0
+        self.way: Way | None = None
+        self.walk = tuple(map(int, os.uname().release.split("-")[0].split(".")[:2])) < _TELLS_OF_REAPING
 
     def _look(self) -> None:
         with open(f"/proc/{self.culprit.pid}/maps", "rb") as file:
@@ -178,51 +188,86 @@ class Site:
             if asleep and isinstance(call, proc.Syscall) and not self._is_stack(call.sp):
                 continue
             calm = isinstance(call, proc.Syscall) and call.number in self.machine.calm
-            ranked.append((0 if calm else 2 if asleep else 1, tid == self.culprit.pid, tid))
+            rank = 3 if thread.state == "D" else 0 if calm else 2 if asleep else 1
+            ranked.append((rank, tid == self.culprit.pid, tid))
         return [tid for _, _, tid in sorted(ranked)]
 
     def reap(self, zombie: proc.Process) -> Outcome:
         """One zombie. Raises `OSError` from ptrace, `TimeoutError` for a thread that does not stop."""
+        held = _hold(zombie)
+        if held is None:
+            return Outcome(zombie.pid, "reaped", "it had gone before sexton came")
+        try:
+            return self._reap(zombie, held)
+        finally:
+            os.close(held)
+
+    def _reap(self, zombie: proc.Process, held: int) -> Outcome:
         status = proc.status(zombie.pid)
         now = proc.stat(zombie.pid)
-        if isinstance(status, proc.Missing) or isinstance(now, proc.Missing) or now.start != zombie.start:
+        if isinstance(status, proc.Missing) or isinstance(now, proc.Missing):
             return Outcome(zombie.pid, "reaped", "it had gone before sexton came")
         if not now.zombie or now.ppid != self.culprit.pid or len(status.ns_pids) <= self.level:
             return Outcome(zombie.pid, "refused", f"{now.name} is no zombie of {self.culprit.name}")
+        if now.threads > 1:
+            return Outcome(zombie.pid, "left", "no wait can have it: its first thread ended, and others of it live")
+        if status.tracer:
+            return Outcome(zombie.pid, "left", f"no wait can have it: {_name(status.tracer)} traces it")
         pid = status.ns_pids[self.level]
         if self.thread:
-            outcome, _ = self._try(self.thread, pid, zombie)
+            outcome, _ = self._try(self.thread, pid, zombie, held)
             if outcome:
                 return outcome
             self.thread = 0  # the thread that did it until now has gone, or moved
             self._look()
         why = "none of its threads can be stopped now"
         for tid in self.threads()[:_TRIES]:
-            outcome, why = self._try(tid, pid, zombie)
+            outcome, why = self._try(tid, pid, zombie, held)
             if outcome:
                 return outcome
         return Outcome(zombie.pid, "refused", f"{self.culprit.name}: {why}")
 
-    def _try(self, tid: int, pid: int, zombie: proc.Process) -> tuple[Outcome | None, str]:
+    def _try(self, tid: int, pid: int, zombie: proc.Process, held: int) -> tuple[Outcome | None, str]:
         tracer = Tracer(
             tid,
             self.memory,
             self.gadgets,
             machine=self.machine,
             is_stack=self._is_stack,
+            walk=self.walk,
             step=self.step,
         )
+        tracer.way = self.way if tid == self.thread else None
         try:
             result = tracer.reap(pid, self.seccomp)
         except (Failed, ProcessLookupError) as error:
             return None, str(error)
-        self.thread = tid
-        if result == pid:
+        self.thread, self.way = tid, tracer.way
+        if result is None and not _reaped(held):
+            return Outcome(zombie.pid, "left", f"wait4 did not take it within {_WALK:g} s", tracer.stopped_for), ""
+        if result in {pid, None}:
             return Outcome(zombie.pid, "reaped", "", tracer.stopped_for), ""
-        why = f"wait4 gave errno {-result}"
-        if result == 0:
-            why = "wait4 says that it is not to be had yet: other threads of it live, or it is being traced"
-        return Outcome(zombie.pid, "left", why, tracer.stopped_for), ""
+        return Outcome(zombie.pid, "left", f"wait4 gave {result}", tracer.stopped_for), ""
+
+
+def _hold(zombie: proc.Process) -> int | None:
+    """A pidfd on that very process; None where it has gone."""
+    try:
+        held = os.pidfd_open(zombie.pid)
+    except ProcessLookupError:
+        return None
+    now = proc.stat(zombie.pid)
+    if isinstance(now, proc.Missing) or now.start != zombie.start:
+        os.close(held)
+        return None
+    return held
+
+
+def _reaped(held: int) -> bool:
+    """Whether the zombie's end comes: POLLHUP, of which there is no need to ask."""
+    waiting = select.poll()
+    waiting.register(held, 0)
+    return bool(waiting.poll(_WALK * 1000))
 
 
 def _explain(culprit: proc.Process, error: OSError) -> str:

@@ -29,7 +29,7 @@ _WORD = (1 << 64) - 1
 ERESTARTSYS, ERESTARTNOINTR, ERESTARTNOHAND, ERESTART_RESTARTBLOCK = 512, 513, 514, 516
 
 
-class Unsupported(Exception):  # noqa: N818 - it is an answer, caught by the one who asked
+class Unsupported(Exception):
     """The thread is in a state that the method does not cover; the message says which."""
 
 
@@ -50,12 +50,16 @@ class Thread(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """The bytes and where they go, the registers that lead through them, and the registers to go on with."""
+    """The bytes and where they go, the registers that lead through them, and the registers to go on with.
+
+    `timed`: the detour by itself would end a system call early that has a time limit.
+    """
 
     address: int
     frame: bytes
     detour: bytes
     own: bytes
+    timed: bool = False
 
 
 class Machine(Protocol):
@@ -81,6 +85,9 @@ class Machine(Protocol):
 
     def plan(self, thread: Thread, pid: int, gadgets: Gadgets) -> Plan:
         """The detour of that thread through wait4 for `pid`, a number of the culprit's own PID namespace."""
+
+    def again(self, registers: bytes, plan: Plan, pid: int) -> Plan | None:
+        """The same detour for another pid, where a thread has just made the call of the first; or None."""
 
 
 def _signed(word: int) -> int:
@@ -167,16 +174,15 @@ class X8664:
         words = self._words(thread.registers)
         if words[self._CS] != self._USER_CS:
             raise Unsupported("it runs 32-bit code")
-        if words[self._ORIG_RAX] != _WORD:
-            if words[self._ORIG_RAX] & self._X32:
-                raise Unsupported("it is an x32 program")
-            error = -_signed(words[self._RAX])
-            if error in {ERESTARTSYS, ERESTARTNOINTR, ERESTARTNOHAND}:
-                words[self._RAX] = words[self._ORIG_RAX]
-                words[self._RIP] -= 2
-            elif error == ERESTART_RESTARTBLOCK:
-                words[self._RAX] = self._RESTART_SYSCALL
-                words[self._RIP] -= 2
+        if words[self._ORIG_RAX] != _WORD and words[self._ORIG_RAX] & self._X32:
+            raise Unsupported("it is an x32 program")
+        error = self._interrupted(thread)
+        if error in {ERESTARTSYS, ERESTARTNOINTR, ERESTARTNOHAND}:
+            words[self._RAX] = words[self._ORIG_RAX]
+            words[self._RIP] -= 2
+        elif error == ERESTART_RESTARTBLOCK:
+            words[self._RAX] = self._RESTART_SYSCALL
+            words[self._RIP] -= 2
         words[self._ORIG_RAX] = _WORD
         if thread.resume_at is not None:
             words[self._RIP] = thread.resume_at
@@ -202,7 +208,22 @@ class X8664:
         detour[self._RAX] = self.wait4
         detour[self._RDI], detour[self._RSI], detour[self._RDX], detour[self._R10] = pid, 0, WNOHANG_WALL, 0
         detour[self._EFLAGS] &= ~0x500  # no single step, and the direction flag as the ABI has it
-        return Plan(frame_at, frame, self._SET.pack(*detour), self._SET.pack(*own))
+        # Also where it was about to make the call that goes on with the rest of the time.
+        timed = own[self._RAX] == self._RESTART_SYSCALL
+        return Plan(frame_at, frame, self._SET.pack(*detour), self._SET.pack(*own), timed)
+
+    def again(self, registers: bytes, plan: Plan, pid: int) -> Plan | None:
+        """At the instruction after the call, with the frame on top of the stack."""
+        words, detour = self._words(registers), self._words(plan.detour)
+        if (words[self._RIP], words[self._RSP]) != (detour[self._RIP] + 2, plan.address):
+            return None
+        detour[self._RDI] = pid
+        return plan._replace(detour=self._SET.pack(*detour))
+
+    def _interrupted(self, thread: Thread) -> int:
+        """What the system call that the stop interrupted says to the kernel, 0 for none."""
+        words = self._words(thread.registers)
+        return -_signed(words[self._RAX]) if words[self._ORIG_RAX] != _WORD else 0
 
     def _signal_xstate(self, vector: bytes) -> bytes:
         """The XSAVE area with the words around it that tell rt_sigreturn to take the whole of it."""
@@ -289,6 +310,14 @@ class AArch64:
         detour[self._X8] = self.wait4
         detour[0:4] = [pid, 0, WNOHANG_WALL, 0]
         return Plan(frame_at, frame, self._SET.pack(*detour), self._SET.pack(*own))
+
+    def again(self, registers: bytes, plan: Plan, pid: int) -> Plan | None:
+        """At the instruction after the call, with the frame on top of the stack."""
+        words, detour = self._words(registers), self._words(plan.detour)
+        if (words[self._PC], words[self._SP]) != (detour[self._PC] + 4, plan.address):
+            return None
+        detour[0] = pid
+        return plan._replace(detour=self._SET.pack(*detour))
 
 
 def machine() -> Machine:

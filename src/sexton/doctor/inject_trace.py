@@ -1,14 +1,17 @@
-"""The tracer: stops one thread of the culprit for some hundred microseconds, and has it call wait4.
+"""The tracer: stops one thread of the culprit for some ten microseconds, and has it call wait4.
 
-Invariant: whichever step is the last, because sexton is killed there, the thread runs on with its own
-registers. Up to `set the registers` nothing of it has changed but dead memory below its stack pointer; from
-there on it is on the detour of `inject_frame`, which ends in its own registers whether anybody watches or
-not; and `give them back` only shortens that way. A stop is looked at with WNOWAIT, so that a signal which
-was about to be delivered still is.
+Invariant: whichever step is the last, because sexton is killed there, the thread runs on with its own registers. Up to
+`set the registers` nothing of it has changed but dead memory below its stack pointer; from there on it is on the
+detour of `inject_frame`, which ends in its own registers whether anybody watches or not. So after that one change it
+is let go, and walks by itself.
 
-Never single-steps: a step that outlives its tracer is a fatal SIGTRAP. The one difference that a dead
-tracer makes: a system call with a timeout (nanosleep, poll, a timed futex) ends with EINTR, as after any
-signal handler, where it would have gone on. Sources: ptrace(2), kernel/ptrace.c.
+The exception is a system call with a time limit (nanosleep, poll, a timed futex): after the detour it would end with
+EINTR, as after any signal handler. There the tracer goes along, and gives the registers back in a way that the kernel
+carries the rest of the time over; so only a tracer that dies on that walk makes it end early. It goes along, too, where
+no event will tell of the reaping (before Linux 6.9).
+
+A stop is looked at with WNOWAIT, so that a signal which was about to be delivered still is. Never single-steps: a step
+that outlives its tracer is a fatal SIGTRAP. Sources: ptrace(2), kernel/ptrace.c.
 """
 
 from __future__ import annotations
@@ -39,12 +42,21 @@ class Stop(NamedTuple):
     signum: int = 0
 
 
-class Failed(Exception):  # noqa: N818 - the words of a refusal, not an error of the program
+class Failed(Exception):
     """The thread was let go without a wait4; the message says why."""
+
+
+class Way(NamedTuple):
+    """The detour that a thread was sent on, and the signal mask that it has at the end of it."""
+
+    plan: Plan
+    mask: int
 
 
 class Tracer:
     """One thread of a culprit, for one wait4. `memory` is its /proc/PID/mem, opened before; times in seconds.
+
+    `way` is the one it was sent on last, where it may still be, and afterwards the one it is sent on now.
 
     `step` is called with the name of each step before it is done: there for the test that dies in every one
     of them.
@@ -58,6 +70,7 @@ class Tracer:
         *,
         machine: Machine,
         is_stack: Callable[[int], bool],
+        walk: bool = False,
         deadline: float = 1.0,
         step: Callable[[str], None] = lambda _: None,
     ) -> None:
@@ -66,21 +79,24 @@ class Tracer:
         self.gadgets = gadgets
         self.machine = machine
         self.is_stack = is_stack
+        self.walk = walk
+        self.way: Way | None = None
         self.step = step
         self.deadline = time.monotonic() + deadline
         self.stopped_for = 0.0
 
-    def reap(self, pid: int, seccomp: bool) -> int:
+    def reap(self, pid: int, seccomp: bool) -> int | None:
         """Have it call wait4 for `pid`, as its own PID namespace counts: the pid, 0 for "not yet", or -errno.
 
-        Raises `Failed`, after which the thread is as it was. `OSError` where it is gone or may not be traced.
+        None: it is on its way, and the end of the zombie tells that it was there. Raises `Failed`, after which the
+        thread is as it was. `OSError` where it is gone or may not be traced.
         """
         self.step("seize")
         _linux.ptrace_seize(self.tid, _linux.PTRACE_O_TRACESYSGOOD)
         self.step("interrupt")
         _linux.ptrace_interrupt(self.tid)
-        begin = time.monotonic()
         self._until_interrupted()
+        begin = time.monotonic()
         try:
             return self._detour(pid, seccomp)
         finally:
@@ -101,27 +117,22 @@ class Tracer:
             self.step("deliver a signal")
             _linux.ptrace_resume(_linux.PTRACE_CONT, self.tid, stop.signum)
 
-    def _detour(self, pid: int, seccomp: bool) -> int:
+    def _detour(self, pid: int, seccomp: bool) -> int | None:
         try:
-            registers = _linux.ptrace_get_registers(self.tid, _linux.NT_PRSTATUS)
-            self._check_stack(registers)
-            if seccomp:
-                self._ask_seccomp()
-            vector = _linux.ptrace_get_registers(self.tid, self.machine.vector_set)
-            mask = _linux.ptrace_get_signal_mask(self.tid)
-            thread = Thread(registers, vector, mask, self._rseq_abort(self.machine.counter(registers)))
-            plan = self.machine.plan(thread, pid, self.gadgets)
-            self.step("write the frame")
-            self._write(plan)
+            self.way = self._prepare(pid, seccomp)
         except (Unsupported, OSError) as why:
             self._detach()
             raise Failed(str(why)) from why
+        plan, mask = self.way
         self.step("set the registers")
         _linux.ptrace_set_registers(self.tid, _linux.NT_PRSTATUS, plan.detour)
         # No signal handler on the detour, since it could jump out of it; the frame brings the mask back as
         # well.
         self.step("block the signals")
         _linux.ptrace_set_signal_mask(self.tid, _ALL_SIGNALS)
+        if not (self.walk or plan.timed):
+            self._detach()
+            return None
         result, signum = self._through_the_call()
         self.step("give the mask back")
         _linux.ptrace_set_signal_mask(self.tid, mask)
@@ -131,6 +142,25 @@ class Tracer:
         if result is None:
             raise Failed("it was stopped on the way")
         return result
+
+    def _prepare(self, pid: int, seccomp: bool) -> Way:
+        registers = _linux.ptrace_get_registers(self.tid, _linux.NT_PRSTATUS)
+        # It has not come back from the last time, and stands behind its call: the frame is there, so once more. A
+        # second frame below the first would do as well, but not a hundred of them.
+        if self.way and (again := self.machine.again(registers, self.way.plan, pid)):
+            plan = self.way.plan
+            if os.pread(self.memory, len(plan.frame), plan.address) == plan.frame:
+                return self.way._replace(plan=again)
+        self._check_stack(registers)
+        if seccomp:
+            self._ask_seccomp()
+        vector = _linux.ptrace_get_registers(self.tid, self.machine.vector_set)
+        mask = _linux.ptrace_get_signal_mask(self.tid)
+        thread = Thread(registers, vector, mask, self._rseq_abort(self.machine.counter(registers)))
+        plan = self.machine.plan(thread, pid, self.gadgets)
+        self.step("write the frame")
+        self._write(plan)
+        return Way(plan, mask)
 
     def _check_stack(self, registers: bytes) -> None:
         if not self.is_stack(self.machine.stack_pointer(registers)):
@@ -172,7 +202,7 @@ class Tracer:
             if found is None:
                 left = self.deadline - time.monotonic()
                 if left <= 0:
-                    raise TimeoutError("it did not stop in time")
+                    raise TimeoutError("it did not stop in time: it sleeps uninterruptibly, or finds no processor")
                 # SIGCHLD is blocked, by `inject`, so one that came since waitid is pending and ends this at
                 # once.
                 signal.sigtimedwait([signal.SIGCHLD], left)
