@@ -15,16 +15,24 @@ import time
 from sexton.spawn import _processes
 
 MARK = "SEXTON_TREE"
+EMPTY_LOOKS = 50  # so many in a row will do on a machine where somebody is always born
 DYING = 10.0  # seconds that a killed process may take to die
 
 
 def end(mark: bytes, spare: int = 0) -> list[_processes.Process]:
     """SIGKILL everybody with that mark ("SEXTON_TREE=..."), until nobody is left. Gives those who would not die."""
     until = time.monotonic() + DYING
+    empty = 0
     while True:
+        born = _born()
         left = [process for process in _processes.marked(mark) if process.pid not in (spare, os.getpid())]
         if not left:
-            return []
+            # One that forks and ends all the time may be missed by a look, but not if nobody was born during it.
+            empty += 1
+            if born == _born() or empty >= EMPTY_LOOKS:
+                return []
+            continue
+        empty = 0
         held = [fd for process in left if (fd := _hold(process, mark)) is not None]
         try:
             for fd in held:
@@ -35,6 +43,12 @@ def end(mark: bytes, spare: int = 0) -> list[_processes.Process]:
                 os.close(fd)
         if not gone or (not held and time.monotonic() > until):
             return [process for process in left if _processes.carries(process.pid, mark)]
+
+
+def _born() -> int:
+    """How many processes the machine has ever made."""
+    with open("/proc/stat", "rb") as file:
+        return next(int(line.split()[1]) for line in file if line.startswith(b"processes "))
 
 
 def _hold(process: _processes.Process, mark: bytes) -> int | None:
