@@ -143,13 +143,14 @@ def test_a_lease_is_renewed_by_a_signal(troop: Troop) -> None:
 
 def test_at_a_terminal_the_command_has_it() -> None:
     with Terminal(["bash", "--norc", "--noprofile", "-i"], env={"SEXTON_INIT": os.environ["SEXTON_INIT"]}) as terminal:
+        terminal.expect(r"\$ ")
         terminal.keys("PS1=; run() { " + " ".join(SEXTON) + ' "$@"; echo "status $?"; }\n')
         terminal.keys("run sh -c 'echo asks; read line </dev/tty; echo \"read $line\"'\n")
         terminal.expect(r"^asks")
         terminal.keys("word\n")
         terminal.expect(r"^read word")
         terminal.expect(r"^status 0")
-        terminal.keys("run sh -c 'echo waits; sleep 100'\n")
+        terminal.keys("run sh -c 'echo waits; exec sleep 100'\n")
         terminal.expect(r"^waits")
         terminal.keys(CTRL_C)
         terminal.expect(r"status 130")

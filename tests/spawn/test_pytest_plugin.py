@@ -44,7 +44,7 @@ def test_after_it():
 
 def run(tmp_path: Path, *options: str) -> list[str]:
     (tmp_path / "test_it.py").write_text(LEAKING)
-    words = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "sexton.spawn.pytest_plugin", "-rA"]
+    words = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-rA"]
     kill = f'"$@"; echo $? >{tmp_path}/code'  # inside a tree of its own, so that what it leaks ends with it
     done = subprocess.run(
         [sys.executable, "-m", "sexton", "run", "sh", "-c", kill, "sh", *words, *options, str(tmp_path)],
