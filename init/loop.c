@@ -107,12 +107,12 @@ IDLE static int wait_for_event(siginfo_t *info)
 static void mark_told(enum scope scope)
 {
 	struct proc_stat stat;
-	if (scope == SCOPE_CHILD && proc_stat(st.command, &stat))
-		tree_mark(&stat);
-	else if (scope == SCOPE_GROUP)
-		tree_mark_group(st.group);
-	else if (scope == SCOPE_TREE)
+	if (scope == SCOPE_TREE)
 		tree_signal(&(struct sweep){ .mark = true });
+	else if (proc_stat(st.command, &stat))
+		tree_mark(&stat);
+	if (scope == SCOPE_GROUP && st.group)
+		tree_mark_group(st.group);
 }
 
 /* The kernel queues a value for one process only, never for a group: so each member gets its own. */
@@ -143,16 +143,25 @@ static int send_seldom(int sig, const siginfo_t *queued, enum scope scope)
 		return kill(st.group ? -st.group : st.command, sig);
 	if (scope == SCOPE_CHILD || !st.group)
 		return (int)CALL(SYS_rt_sigqueueinfo, st.command, sig, queued);
-	if (queue_for_group(sig, queued) == 0)
-		return 0;
-	return st.proc ? send_each(sig, queued, st.group) : kill(-st.group, sig);
+	int result = queue_for_group(sig, queued);
+	if (result != 0)
+		result = st.proc ? send_each(sig, queued, st.group) : kill(-st.group, sig);
+	if (getpgid(st.command) != st.group)
+		result = (int)CALL(SYS_rt_sigqueueinfo, st.command, sig, queued);
+	return result;
 }
 
 IDLE static int send_scope(int sig, const siginfo_t *queued, enum scope scope)
 {
 	if (queued || scope == SCOPE_TREE)
 		return send_seldom(sig, queued, scope);
-	long result = sys(SYS_kill, scope == SCOPE_CHILD || !st.group ? st.command : -st.group, sig, 0, 0, 0, 0);
+	long result = -ESRCH;
+	bool group = scope == SCOPE_GROUP && st.group;
+	if (group)
+		result = sys(SYS_kill, -st.group, sig, 0, 0, 0, 0);
+	/* COMMAND may have moved to another group; the signal is for it in the first place. */
+	if (!group || sys(SYS_getpgid, st.command, 0, 0, 0, 0, 0) != st.group)
+		result = sys(SYS_kill, st.command, sig, 0, 0, 0, 0);
 	if (result == 0)
 		return 0;
 	errno = (int)-result;
@@ -220,12 +229,10 @@ IDLE static void forward(int sig, const siginfo_t *info)
 	}
 }
 
-/* The third INT or TERM at a terminal. While COMMAND runs, a Ctrl-C that reaches us is its business: not counted. */
-IDLE static bool impatient(int sig, const siginfo_t *info)
+/* The third INT or TERM at a terminal. While COMMAND runs, an INT that reaches us is its business: not counted. */
+IDLE static bool impatient(int sig)
 {
-	if (!st.terminal || cfg.on_exit == ON_EXIT_LEAVE || (sig != SIGINT && sig != SIGTERM))
-		return false;
-	if (st.phase == RUNNING && info->si_code == SI_KERNEL)
+	if (!st.terminal || cfg.on_exit == ON_EXIT_LEAVE || (sig != SIGTERM && (sig != SIGINT || st.phase == RUNNING)))
 		return false;
 	return ++st.urgent >= 3;
 }
@@ -236,7 +243,7 @@ IDLE static void on_signal(int sig, const siginfo_t *info)
 		return;
 	if (sig == SIGCONT)
 		tty_continued();
-	if (impatient(sig, info)) {
+	if (impatient(sig)) {
 		kill_begin("signal");
 		return;
 	}

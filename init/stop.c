@@ -60,6 +60,8 @@ void stop_begin(const char *why)
 		if (st.proc)
 			tree_signal(&(struct sweep){ .sig = cfg.stop_signal, .sent = true });
 		kill(-1, cfg.stop_signal); /* nobody is missed */
+		if (!st.proc)
+			kill(-1, SIGCONT); /* who is stopped cannot be told from the others */
 	} else if (st.proc) {
 		tell(false);
 	} else if (st.group) {

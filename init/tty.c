@@ -81,10 +81,13 @@ void tty_take(void)
 		CALL(SYS_ioctl, tty, TIOCSPGRP, &group);
 }
 
-/* Stopping is only right where somebody will continue us: a shell with job control, our parent, in our session. */
+/*
+ * Stopping is only right where somebody will continue us: a shell with job control, our parent, in our session. And a
+ * guard that is stopped would not see its owner die.
+ */
 static bool shell_watches(void)
 {
-	return !st.pid1 && tty >= 0 && getsid(0) != st.self && getsid(getppid()) == getsid(0) && getpgid(getppid()) != getpgrp();
+	return !st.pid1 && cfg.owner_fd < 0 && !cfg.listen && tty >= 0 && getsid(0) != st.self && getsid(getppid()) == getsid(0) && getpgid(getppid()) != getpgrp();
 }
 
 static bool suspended;
