@@ -49,7 +49,7 @@ def doctor(container: str) -> dict[str, Any]:
     return found
 
 
-def test_a_container_whose_pid_1_does_not_reap_then_frozen(podman: tuple[Podman, str]) -> None:
+def test_a_container_whose_pid_1_does_not_reap_then_frozen_then_cured(podman: tuple[Podman, str]) -> None:
     engine, image = podman
     container = engine.do("run", "-d", image, "sleep", "1000")
     try:
@@ -87,5 +87,9 @@ def test_a_container_whose_pid_1_does_not_reap_then_frozen(podman: tuple[Podman,
             assert f"podman unpause {container[:12]}" in [cure["commands"] for cure in frozen["cures"]]
         finally:
             engine.do("unpause", container)
+
+        cured = sexton("reap", "--container", container[:12], "--yes")
+        assert (cured.returncode, cured.stderr) == (0, ""), cured
+        assert set(inside(container)) == {first}
     finally:
         engine.do("rm", "-f", "-t", "0", container)
