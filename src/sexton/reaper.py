@@ -210,6 +210,13 @@ class Reaper:
 
     # --- the thread ---
 
+    def bury(self) -> None:
+        """Bury now who is dead and proven not to be ours, without waiting for the thread to do it."""
+        with self._lock:
+            for child in list(self._children.values()):
+                self._consider(child)
+            self._look()
+
     def _serve(self) -> None:
         while True:
             ready = {fd for fd, _ in self._epoll.poll()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import pty
@@ -104,9 +105,10 @@ class Terminal:
     ) -> None:
         if self.popen.poll() is None:
             for pid in children(self.popen.pid):
-                below = Handle(pid)
-                below.kill()
-                below.close()
+                with contextlib.suppress(ProcessLookupError):  # it has ended by itself meanwhile
+                    below = Handle(pid)
+                    below.kill()
+                    below.close()
             self.popen.kill()
         self.hang_up()
         self.popen.wait(DEADLINE)

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
+import time
 import warnings
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator
+    from collections.abc import Callable, Generator, Iterable, Iterator
 
     from sexton.spawn import Tree
 
+MOMENT = 0.2  # seconds that a process which is about to end may take for it
 # Python's own, which live as long as the program.
 HELPERS = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
 
@@ -89,6 +92,10 @@ class _Leaks:
         """After the fixtures have ended: whoever is new is left."""
         yield
         left = self._now() - self._known
+        if left:
+            _let_end(pid for pid, _ in left)
+            self._reaper.bury()
+            left &= self._now()
         self._known |= left
         if said := [line for pid, start in sorted(left) if (line := _describe(pid, start))]:
             text = f"{item.nodeid} left {len(said)} behind:\n" + "\n".join(said)
@@ -99,6 +106,24 @@ class _Leaks:
     def pytest_unconfigure(self) -> None:
         """The end."""
         self._reaper.stop()
+
+
+def _let_end(pids: Iterable[int]) -> None:
+    """Give who is about to end the moment that it takes."""
+    with contextlib.ExitStack() as stack:
+        alive = select.poll()
+        count = 0
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                pidfd = os.pidfd_open(pid)
+                stack.callback(os.close, pidfd)
+                alive.register(pidfd, select.POLLIN)
+                count += 1
+        until = time.monotonic() + MOMENT
+        while count and (left := until - time.monotonic()) > 0:
+            for pidfd, _ in alive.poll(left * 1000):
+                alive.unregister(pidfd)
+                count -= 1
 
 
 def _describe(pid: int, start: int) -> str | None:
