@@ -20,6 +20,8 @@
 
 /* ---- a set of processes: number and start time are an identity ---- */
 
+#define BORN_BEFORE UINT64_MAX /* in place of a start time: whoever had that number when it was entered */
+
 struct entry {
 	pid_t pid; /* 0 = free */
 	uint64_t start;
@@ -45,7 +47,7 @@ static struct entry *set_find(const struct set *set, pid_t pid)
 static bool set_has(const struct set *set, pid_t pid, uint64_t start)
 {
 	const struct entry *entry = set_find(set, pid);
-	return entry && entry->pid && entry->start == start;
+	return entry && entry->pid && (entry->start == start || (entry->start == BORN_BEFORE && start <= entry->when));
 }
 
 /* A set that cannot grow forgets; the caller's work is then repeated, never left out. */
@@ -117,15 +119,15 @@ static bool dead(const struct proc_stat *stat)
 	return (stat->state == 'Z' || stat->state == 'X') && stat->threads <= 1;
 }
 
-/* To ask for a group costs a fortieth of a look into /proc/PID/stat, and most processes are of another. */
+/* To ask for a group costs a fortieth of a look into /proc/PID/stat, so the start time is left open. */
 void tree_mark_group(pid_t group)
 {
 	struct pids all = { 0 };
-	struct proc_stat stat;
+	uint64_t now = proc_ticks();
 	proc_all(&all);
 	for (size_t i = 0; i < all.n; i++)
-		if (all.pid[i] != st.self && getpgid(all.pid[i]) == group && proc_stat(all.pid[i], &stat) && !dead(&stat))
-			tree_mark(&stat);
+		if (all.pid[i] != st.self && getpgid(all.pid[i]) == group)
+			set_add(&told, all.pid[i], BORN_BEFORE, now);
 	pids_free(&all);
 }
 
