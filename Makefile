@@ -130,6 +130,7 @@ bench: install
 	$(BIN)/python -m bench.init
 	$(BIN)/python -m bench.proc
 	$(BIN)/python -m bench.inject
+	$(BIN)/python -m bench.spawn
 
 clean:
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
