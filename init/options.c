@@ -321,7 +321,6 @@ void config_defaults(void)
 	cfg.events = cfg.owner_fd = -1;
 	cfg.lease = NEVER;
 	cfg.subreaper = true;
-	cfg.usage_status = EXIT_USAGE;
 	cfg.exec_status[0] = EXIT_NOT_FOUND;
 	cfg.exec_status[1] = cfg.exec_status[2] = EXIT_CANNOT_EXEC;
 	for (int sig = 1; sig <= NSIG_MAX; sig++)

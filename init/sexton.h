@@ -108,7 +108,6 @@ struct config {
 	bool no_job_control;    /* do not mirror COMMAND's stops */
 	int term_on_exit;       /* signal, already mapped, for the group when COMMAND ended; 0 = none (dumb-init) */
 	uint64_t ignore_once;   /* bit n: the first signal n is swallowed (dumb-init) */
-	int usage_status;       /* exit status for a bad command line */
 	bool reset_signals;     /* COMMAND starts with no signal blocked and none below 32 ignored (dumb-init) */
 	bool leave_faults;      /* FPE ILL SEGV BUS ABRT TRAP SYS are neither blocked nor forwarded (tini, catatonit) */
 	void (*prepare)(void);  /* all options are read, signals blocked, subreaper or not; COMMAND is not yet started */

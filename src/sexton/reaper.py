@@ -30,7 +30,6 @@ One thread waits for the deaths of children, through their pidfds: no handler, n
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import importlib
 import os
 import random
@@ -41,6 +40,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
+from sexton._linux import set_child_subreaper
 from sexton.errors import SextonError, UsageError
 from sexton.spawn import _processes
 
@@ -50,7 +50,6 @@ if TYPE_CHECKING:
     from typing import Self
 
 RLIMIT_LOCKS = 10  # asm-generic/resource.h; Python's resource does not name it
-PR_SET_CHILD_SUBREAPER = 36
 SPAN = 1 << 40  # so many tokens at least must fit below the hard limit
 FORKS = {"os": ("posix_spawn", "posix_spawnp"), "subprocess": ("_fork_exec",), "_posixsubprocess": ("fork_exec",)}
 
@@ -106,8 +105,8 @@ class Reaper:
         me = _processes.look(os.getpid())
         if me is None:
             raise SextonError("/proc is not mounted, or another PID namespace's; mount it: mount -t proc proc /proc")
-        if os.getpid() != 1 and ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
-            raise OSError(ctypes.get_errno(), "cannot become a child subreaper")
+        if os.getpid() != 1:
+            set_child_subreaper()
         hard = resource.getrlimit(RLIMIT_LOCKS)[1]
         top = (1 << 62) if hard in {resource.RLIM_INFINITY, -1} else hard
         if top > 4 * SPAN:
