@@ -37,6 +37,7 @@ class Keeper:
         self.stop = stop
         self.own: set[int] = set()
         self.refused: set[tuple[int, int]] = set()
+        self.ended: list[int] = []  # of these the word has come; what they leave may still be on its way
         self.stack = contextlib.ExitStack()
         self.held = Held(culprit)
         self.stack.callback(self.held.close)
@@ -105,6 +106,9 @@ class Keeper:
 
     def _sleep(self) -> bool:
         """Until something ended that may matter; False when it is over."""
+        if self.ended:  # heard of while burying others
+            self._await_ends()
+            return True
         ready = {fd for fd, _ in self.poll.poll()}
         if self.stop in ready or self.held.descriptor in ready:
             return False
@@ -114,32 +118,32 @@ class Keeper:
                 del self.pidfds[fd]
                 os.close(fd)
             return True
-        self._take_events()
+        self._note()
+        self._await_ends()
         return True
 
-    def _take_events(self) -> None:
-        """Read what the kernel told, and wait until what it told of has happened."""
+    def _await_ends(self) -> None:
+        """Wait until what the kernel told of has happened."""
         # The word comes a moment before the zombie, and before its own zombies get their new parent.
-        for pid in self._note():
+        for pid in self.ended:
             with contextlib.suppress(OSError):
                 fd = os.pidfd_open(pid)
                 select.select([fd], [], [], _END_WAIT)
                 os.close(fd)
+        self.ended.clear()
 
-    def _note(self) -> list[int]:
-        """Who has ended by the events; remembers whom the culprit forked."""
-        ended = []
+    def _note(self) -> None:
+        """Take what the kernel told: who has ended, and whom the culprit forked."""
         for event in self.connector.read() if self.connector else ():
             if event.kind == "lost":
                 self.before |= _children(self.culprit.pid)  # of these nobody knows who forked them
             elif event.kind == "fork" and event.pid == event.tgid:
                 self.own.add(event.tgid)
             elif event.kind == "exit" and event.pid == event.tgid:
-                ended.append(event.tgid)
+                self.ended.append(event.tgid)
         living = _children(self.culprit.pid)
         self.own &= living
         self.before &= living
-        return ended
 
     def _close_pidfds(self) -> None:
         for fd in self.pidfds:
