@@ -71,11 +71,13 @@ class Tree(_ends.Forkable):
                 break
 
     @classmethod
-    def unawaited(cls, args: _start.Command, settings: _start.Settings) -> Self:
+    def unawaited(
+        cls, args: _start.Command, settings: _start.Settings | _start.TreeSettings, mark: str | None = None
+    ) -> Self:
         """A tree whose start is not waited for (require is not looked at); check_start() is to be called in the end."""
         options, popen = _start.split(settings)
         tree = cls.__new__(cls)
-        Tree._begin(tree, args, options, _start.start(args, options, options.contain, popen))
+        Tree._begin(tree, args, options, _start.start(args, options, options.contain, popen, mark))
         return tree
 
     @classmethod
