@@ -147,7 +147,5 @@ def judge(restart: Restart, *, good: bool, failures: int) -> Event:
 
 def pause(restart: Restart, failures: int, chance: float) -> float:
     """Seconds until the next start; `chance`, from 0 to 1, spreads those that failed together."""
-    length = restart.maximum
-    if restart.factor ** min(failures, 64) * restart.backoff < restart.maximum:
-        length = restart.backoff * restart.factor**failures
+    length = min(restart.backoff * restart.factor ** min(failures, 64), restart.maximum)
     return length * (1 + restart.jitter * (2 * chance - 1))
