@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sexton.errors import UsageError
-from sexton.supervise import limits, listener, models, succession
+from sexton.supervise import listener, models, succession
 from sexton.supervise.happenings import Events
 from sexton.supervise.instance import ALIVE, SETTLED, Instance
 from sexton.supervise.journal import Journal
@@ -259,13 +259,6 @@ class House:
         auto = {name for name, wanted in instance.app.ports.items() if wanted == "auto"}
         ports = instance.ports
         return [name for name in auto if name in ports and listener.who_listens(ports[name], pids).whose == "other"]
-
-    def limit(self, instance: Instance) -> None:
-        """Put the app's limits on the cgroup of the instance."""
-        assert instance.life
-        problem = limits.apply(instance.life.tree, instance.app.limits)
-        if problem:
-            self.events.tell("limits", app=instance.app.name, instance=instance.name, message=problem)
 
     async def lines(self, instance: str) -> AsyncIterator[models.Line]:
         """What an instance writes from now on."""

@@ -9,12 +9,13 @@ import random
 import time
 import uuid
 from collections import deque
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sexton.errors import SextonError
 from sexton.spawn import Tree
 from sexton.spawn._start import seconds as guard_seconds
-from sexton.supervise import demand, models, probes, starting
+from sexton.supervise import demand, limits, models, probes, starting
 from sexton.supervise.config import Probe
 from sexton.supervise.life import Life
 from sexton.supervise.notify import Notify
@@ -50,6 +51,7 @@ class Instance:
         self.last_exit: models.Exit | None = None
         self.life: Life | None = None
         self.mark = ""
+        self.cell: Path | None = None  # its cgroup, if it is limited
         self.notify: Notify | None = None
         self.environment: dict[str, str] = {}
         self._failures = 0  # in a row
@@ -169,7 +171,7 @@ class Instance:
             self.notify = self.notify or Notify(house.run / f"{self.name}.notify", self._is_ours)
             self.notify.reset()
         plan = starting.plan(self)
-        self.environment = plan.environment
+        self.environment, self.cell = plan.environment, plan.cell
         self.mark = uuid.uuid4().hex
         house.journal.append(
             "start",
@@ -184,6 +186,7 @@ class Instance:
             started=time.time(),
             restarts=self.restarts,
             settings=starting.digest(app),
+            cgroup=None if plan.cell is None else str(plan.cell),
         )
         out, err = house.capture.open(self.name, app.log, starting.uid(app))
         try:
@@ -209,6 +212,7 @@ class Instance:
         self.mark = entry.tree
         self.adopted = True
         self.restarts = entry.restarts
+        self.cell = Path(entry.cgroup) if entry.cgroup else None
         self.environment = dict(os.environ)
         for name, port in entry.ports.items():
             self.house.reserved.adopt(self.name, name, port)
@@ -224,8 +228,6 @@ class Instance:
     def _started(self) -> None:
         life = self.life
         assert life
-        if self.app.limits != type(self.app.limits)():
-            self.house.limit(self)
         if self.state == "starting":
             self._probe()
 
@@ -355,12 +357,22 @@ class Instance:
             self._stopping = None
         self.house.journal.append("end", tree=self.mark)
         self.house.capture.flush(self.name)
+        limited = self._leave_cell()
         if self.state in {"starting", "ready", "failing"}:
             how = life.exit
             good = bool(how and how.code == 0) and self.state != "failing" and not life.failed
-            self._judge(good=good, why=life.failed or _said(how))
+            self._judge(good=good, why=" ".join(filter(None, (life.failed or _said(how), limited))))
         else:
             self.happen("gone")
+
+    def _leave_cell(self) -> str:
+        """Take its cgroup away; gives what the kernel did because of its limits."""
+        cell, self.cell = self.cell, None
+        if cell is None:
+            return ""
+        told = limits.told(cell)
+        limits.remove(cell)
+        return told
 
     def _judge(self, *, good: bool, why: str) -> None:
         if self.state == "failing":

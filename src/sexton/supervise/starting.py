@@ -17,6 +17,7 @@ from sexton.supervise.variables import expand
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from sexton.spawn import Settings
     from sexton.supervise.config import App
@@ -28,13 +29,14 @@ NEUTRAL = ("instances", "restart", "on_fatal", "stop", "autostart", "idle")
 
 @dataclass(slots=True)
 class Plan:
-    """`settings`: keywords of sexton.Tree. `held`: the guard keeps the tree for a successor of ours."""
+    """`settings`: keywords of sexton.Tree. `held`: the guard keeps the tree for our successor. `cell`: its cgroup."""
 
     command: tuple[str, ...]
     environment: dict[str, str]
     settings: dict[str, Any] = field(default_factory=dict)
     listen: str | None = None
     held: bool = False
+    cell: Path | None = None
 
 
 def plan(instance: Instance) -> Plan:
@@ -53,13 +55,15 @@ def plan(instance: Instance) -> Plan:
         "grace": app.stop.grace,
         "rlimits": app.rlimits,
         "umask": -1 if app.umask is None else app.umask,
-        "contain": "cgroup" if _limited(app) else "subreaper",
         **_user(app),
     }
     if app.listen:
         passing = sockets.passing(house.sockets, app)
         plan.environment |= passing.environment
         plan.settings |= {"preexec_fn": passing.preexec_fn, "pass_fds": passing.pass_fds}
+    if _limited(app) and (cell := limits.make(instance.name, app.limits)):
+        plan.cell = cell
+        plan.settings["preexec_fn"] = limits.entering(cell, plan.settings.get("preexec_fn"))
     orphans = app.orphans
     if orphans.policy in {"gentle", "expiration"}:
         plan.listen = str(house.run / f"{instance.name}.guard")
