@@ -16,6 +16,7 @@ COMMANDS = {
     "ps": "sexton.cli.ps",
     "tree": "sexton.cli.tree",
     "doctor": "sexton.cli.doctor",
+    "schema": "sexton.cli.schema",
 }
 
 
