@@ -12,25 +12,21 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-class _Wanted(click.ParamType[tuple[str, int]]):
-    name = "APP=N"
-
-    def convert(
-        self, value: str | tuple[str, int], param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, int]:
-        """The app, and how many."""
-        if not isinstance(value, str):
-            return value
-        app, _, count = value.partition("=")
+def _wanted(_context: click.Context, _parameter: click.Parameter, words: tuple[str, ...]) -> list[tuple[str, int]]:
+    """Each app, and how many."""
+    found = []
+    for word in words:
+        app, _, count = word.partition("=")
         if not app or not (count.isascii() and count.isdecimal()):
-            self.fail(f"{value!r}: expected APP=N, as in web=3", param, ctx)
-        return app, int(count)
+            raise click.BadParameter(f"{word!r}: expected APP=N, as in web=3")
+        found.append((app, int(count)))
+    return found
 
 
 @click.command()
 @file_option
-@click.argument("wanted", nargs=-1, required=True, type=_Wanted(), metavar="APP=N...")
-def scale(*, file: Path | None, wanted: tuple[tuple[str, int], ...]) -> None:
+@click.argument("wanted", nargs=-1, required=True, callback=_wanted, metavar="APP=N...")
+def scale(*, file: Path | None, wanted: list[tuple[str, int]]) -> None:
     """Let APP have N instances, until it is scaled again or the file is reloaded.
 
     Returns when the new ones are up, and nothing is left of those that are too many.

@@ -15,6 +15,7 @@ from starlette.routing import Route
 from sexton.errors import SextonError, UsageError
 from sexton.supervise import models, openapi
 from sexton.supervise.asked import Down, Scale, Signal
+from sexton.supervise.metrics import Metrics
 from sexton.supervise.server import Server, read_token
 from sexton.supervise.streams import Streams, Tap, frame
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from sexton.supervise import config
-    from sexton.supervise.metrics import Metrics
     from sexton.supervise.supervisor import Supervisor
 
 BODY = 1 << 16  # bytes of a request; the longest that makes sense has some fifty
@@ -47,7 +47,7 @@ class Api:
         self.supervisor = supervisor
         self._streams = Streams()
         self._changing = asyncio.Lock()  # reload and scale: one after the other
-        self._metrics: Metrics | None = None
+        self._metrics = Metrics(supervisor)
         self._server = Server(self._app())
 
     async def listen(self, path: Path, tcp: config.Api | None = None) -> None:
@@ -107,14 +107,7 @@ class Api:
         return _json(openapi.document())
 
     async def _tell_metrics(self, _request: Request) -> Response:
-        return Response(self._measured().text(), media_type=self._measured().media_type)
-
-    def _measured(self) -> Metrics:
-        from sexton.supervise.metrics import Metrics
-
-        if self._metrics is None:
-            self._metrics = Metrics(self.supervisor)
-        return self._metrics
+        return Response(self._metrics.text(), media_type=self._metrics.media_type)
 
     async def _events(self, request: Request) -> Response:
         events, epoch = self.supervisor.events, self.supervisor.epoch
