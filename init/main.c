@@ -42,6 +42,7 @@ static int configure(int argc, char **argv, char **envp)
 			int done = personalities[i].arguments(argc, argv);
 			return done >= 0 ? done : config_environment(envp) ? -1 : EXIT_USAGE;
 		}
+	cfg.in_child = listen_pid;
 	if (!config_environment(envp))
 		return EXIT_USAGE;
 	int done = config_arguments(argc, argv);
