@@ -35,8 +35,8 @@ def who_listens(port: int, pids: Collection[int], root: str = proc.PROC) -> List
     One of ours is enough for "ours". Descriptors of other users' processes need the right to trace them.
     """
     found: set[str] = set()
-    for table in _tables(pids, root):
-        found |= _inodes(table, port)
+    for table in tables(pids, root):
+        found |= inodes(table, port)
     if not found:
         return Listener("nobody")
     if pid := _holder(found, sorted(pids), root):
@@ -45,7 +45,7 @@ def who_listens(port: int, pids: Collection[int], root: str = proc.PROC) -> List
     return Listener("other", pid, _name(pid, root))
 
 
-def _tables(pids: Collection[int], root: str) -> Iterator[str]:
+def tables(pids: Collection[int], root: str) -> Iterator[str]:
     """A directory `net` of each network namespace that matters: ours, and those of the tree."""
     seen = set()
     for who in ("self", *sorted(pids)):
@@ -56,7 +56,7 @@ def _tables(pids: Collection[int], root: str) -> Iterator[str]:
                 yield f"{root}/{who}/net"
 
 
-def _inodes(table: str, port: int) -> set[str]:
+def inodes(table: str, port: int) -> set[str]:
     """The inodes of the sockets that listen on it, as their descriptors are called in /proc."""
     found: set[str] = set()
     wanted = f":{port:04X}"
