@@ -40,6 +40,7 @@ class House:
         self.older = list(self.journal.open.values())
         self.epoch = self.journal.announce()
         self.capture = Capture(self.directory, asyncio.get_running_loop())
+        self.capture.complain = self._output_lost
         self.reserved = Ports()
         self.sockets = Sockets()
         self.instances: dict[str, Instance] = {}
@@ -138,6 +139,7 @@ class House:
                 one.hurry()
 
     def _finish(self) -> None:
+        self.capture.leave()
         self.reserved.close()
         self.journal.close()
         self.events.tell("stopped")
@@ -165,6 +167,9 @@ class House:
     def tell_exit(self, instance: Instance, how: models.Exit) -> None:
         """The command of an instance ended, and nothing of its tree is left."""
         self.events.tell("exit", app=instance.app.name, instance=instance.name, exit=how)
+
+    def _output_lost(self, instance: str, message: str) -> None:
+        self.events.tell("lost", app=instance.rpartition(".")[0], instance=instance, message=message)
 
     def failed(self, instance: Instance) -> None:
         """An instance ended by itself and will be started again: the strategy says who else is."""

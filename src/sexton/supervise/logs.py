@@ -34,7 +34,7 @@ CHUNK = 1 << 16  # bytes that are looked at at once; the size of a pipe
 LONGEST = 1 << 16  # bytes; a line that is longer is cut into several
 TURNS = 4  # chunks of one FIFO before others have their turn
 FLUSH = 64  # chunks that an end waits for; more than a pipe can hold
-RECENT = 1 << 15  # bytes of an instance's last output that are remembered, with their times
+RECENT = 1 << 15  # bytes of an instance's last output that are remembered with their times, or twice as many
 
 
 class Recent(NamedTuple):
