@@ -62,6 +62,16 @@ async def event(supervisor: Supervisor, fits: Callable[[models.Event], bool]) ->
     raise AssertionError
 
 
+async def until_line(supervisor: Supervisor, instance: str, text: str) -> None:
+    """Wait until an instance has written this line."""
+    queue: asyncio.Queue[models.Line] = asyncio.Queue()
+    end = supervisor.capture.listen(queue.put_nowait, instance)
+    found = {line.text for line in supervisor.capture.tail([instance], 1000)}
+    while text not in found:
+        found.add((await queue.get()).text)
+    end()
+
+
 async def until_state(supervisor: Supervisor, name: str, *states: str) -> models.Instance:
     """Wait until an instance is in one of these states."""
     await supervisor.until(lambda: supervisor.instances[name].model().state in states)

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
 from pathlib import Path
 
 import pytest
 
+from sexton import proc
 from sexton.errors import SextonError, UsageError
 from sexton.supervise import models
-from sexton.supervise.config import Restart, Stop
+from sexton.supervise.config import Probe, Restart, Stop
 from sexton.supervise.instance import Instance
 from sexton.supervise.states import Event
 from sexton.supervise.supervisor import Supervisor
-from tests.supervise.houses import app, changes, config, event, house, run, states, until_state
+from tests.supervise.houses import app, changes, config, event, house, run, states, until_line, until_state
 
 SLEEP = "exec sleep 1000"
+UP = Probe(log="up")
+SLOW = Restart(backoff=1000)
+
+
+def _lives(pid: int) -> bool:
+    found = proc.stat(pid)
+    return isinstance(found, proc.Process) and not found.zombie
 
 
 def test_an_app_runs_and_nothing_is_left_of_it(tmp_path: Path) -> None:
@@ -61,16 +68,15 @@ def test_what_crashes_is_started_again_and_its_exit_is_told(tmp_path: Path) -> N
 
 def test_a_guard_that_is_killed_takes_its_tree_along(tmp_path: Path) -> None:
     async def scenario() -> None:
-        async with house(tmp_path, app("web", "setsid sleep 1000 & exec sleep 1000")) as it:
+        async with house(tmp_path, app("web", "setsid sleep 1000 & echo up; exec sleep 1000")) as it:
+            await until_line(it, "web.0", "up")
             before = it.pids("web.0")
             assert len(before) == 2
             os.kill(it.instances["web.0"].model().guard, signal.SIGKILL)
             told = await event(it, lambda each: each.kind == "exit")
             assert told.exit
             assert told.exit.why == "the guard was killed"
-            for pid in before:
-                with pytest.raises(ProcessLookupError):
-                    os.kill(pid, 0)
+            assert not any(_lives(pid) for pid in before)
             await event(it, lambda each: each.state == "ready" and each.number > told.number)
 
     run(scenario())
@@ -162,9 +168,7 @@ def test_a_command_runs_before_the_stop_signal(tmp_path: Path) -> None:
             stop=Stop(grace=20, command=("sh", "-c", f"echo before $MAINPID $SEXTON_INSTANCE >>{said}")),
         )
         async with house(tmp_path, web) as it:
-            async for line in it.lines("web.0"):
-                assert line.text == "up"
-                break
+            await until_line(it, "web.0", "up")
             pid = it.instances["web.0"].model().pid
             await it.stop(["web"])
             assert said.read_text() == f"before {pid} 0\nterm\n"
@@ -197,7 +201,7 @@ def test_strategies(tmp_path: Path, strategy: str, others: set[str]) -> None:
 def test_a_rolling_restart_stops_at_the_first_that_does_not_come_up(tmp_path: Path) -> None:
     async def scenario() -> None:
         flag = tmp_path / "broken"
-        web = app("web", f"test -e {flag} && exit 3; exec sleep 1000", instances=3, restart=Restart(backoff=100))
+        web = app("web", f"test -e {flag} && exit 3; echo up; exec sleep 1000", instances=3, ready=UP, restart=SLOW)
         async with house(tmp_path, web) as it:
             before = {name: one.model().pid for name, one in it.instances.items()}
             await it.restart(["web"])
@@ -270,10 +274,9 @@ def test_signals(tmp_path: Path) -> None:
     async def scenario() -> None:
         script = "trap 'echo usr1' USR1; echo up; while :; do sleep 1000 & wait; done"
         async with house(tmp_path, app("web", script)) as it:
-            lines = it.lines("web.0")
-            assert (await anext(lines)).text == "up"
+            await until_line(it, "web.0", "up")
             await it.signal(["web.0"], "USR1", "child")
-            assert (await anext(lines)).text == "usr1"
+            await until_line(it, "web.0", "usr1")
             with pytest.raises(UsageError, match="NOPE"):
                 await it.signal(["web.0"], "NOPE", "child")
             with pytest.raises(UsageError, match="scope"):
@@ -317,13 +320,6 @@ def test_a_successor_adopts_and_knows_how_it_ended(tmp_path: Path) -> None:
     run(scenario())
 
 
-def _lives(pid: int) -> bool:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, 0)
-        return True
-    return False
-
-
 def test_a_successor_with_another_configuration_restarts_what_differs(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with house(tmp_path, app("web", SLEEP), app("gone", SLEEP)) as first:
@@ -342,8 +338,7 @@ def test_a_second_down_leaves_no_more_time(tmp_path: Path) -> None:
     async def scenario() -> None:
         deaf = "trap '' TERM; echo up; while :; do sleep 1000 & wait; done"
         async with house(tmp_path, app("web", deaf, stop=Stop(grace=1000))) as it:
-            lines = it.lines("web.0")
-            await anext(lines)
+            await until_line(it, "web.0", "up")
             it.down()
             await until_state(it, "web.0", "stopping")
             it.down()

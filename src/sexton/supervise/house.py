@@ -96,6 +96,8 @@ class House:
 
         leave: end this supervisor alone; the instances go on for their lease, and the next supervisor adopts them.
         """
+        if self._finished.is_set():
+            return
         if self.stopping:
             self._hurry()
             return

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 ALIVE: frozenset[State] = frozenset({"starting", "ready", "stopping", "restarting", "failing", "parking"})
 SETTLED: frozenset[State] = frozenset({"stopped", "completed", "fatal"})
+SOME_LINES = 1000  # in which an adopted instance may have said that it is ready
 HURRY = 15.0  # seconds after SIGKILL was ordered until a guard that does not answer is ended too
 
 
@@ -55,6 +56,8 @@ class Instance:
         self.notify: Notify | None = None
         self.environment: dict[str, str] = {}
         self._failures = 0  # in a row
+        self._lines: asyncio.Queue[models.Line] | None = None
+        self._hear_no_more: Callable[[], None] = lambda: None
         self._queue: deque[tuple[Event, str]] = deque()
         self._busy = False
         self._tasks: set[asyncio.Task[None]] = set()
@@ -86,9 +89,22 @@ class Instance:
         """Every living process of its tree."""
         return {process.pid for process in self.life.tree.processes()} if self.life else set()
 
-    def lines(self) -> AsyncIterator[models.Line]:
-        """What it writes from now on."""
-        return self.house.lines(self.name)
+    async def lines(self) -> AsyncIterator[models.Line]:
+        """What its command has written and writes: from its start on, for a readiness that waits for a line."""
+        lines = self._listen_to_lines()
+        while True:
+            yield await lines.get()
+
+    def _listen_to_lines(self) -> asyncio.Queue[models.Line]:
+        if self._lines is None:
+            self._lines = asyncio.Queue()
+            self._hear_no_more = self.house.capture.listen(self._lines.put_nowait, self.name)
+        return self._lines
+
+    def _stop_listening_to_lines(self) -> None:
+        if self._lines is not None:
+            self._hear_no_more()
+            self._lines = None
 
     def model(self) -> models.Instance:
         """As the control API says it."""
@@ -188,6 +204,10 @@ class Instance:
             settings=starting.digest(app),
             cgroup=None if plan.cell is None else str(plan.cell),
         )
+        if app.ready and app.ready.log is not None:
+            self._listen_to_lines()
+        if plan.listen:
+            Path(plan.listen).unlink(missing_ok=True)  # of a guard that was killed
         out, err = house.capture.open(self.name, app.log, starting.uid(app))
         try:
             settings: Any = {**plan.settings, "stdout": out, "stderr": err}
@@ -219,6 +239,10 @@ class Instance:
         if uses_notify(self.app):
             self.notify = Notify(self.house.run / f"{self.name}.notify", self._is_ours)
         self.house.capture.resume(self.name, self.app.log)
+        if not ready and self.app.ready and self.app.ready.log is not None:
+            lines = self._listen_to_lines()
+            for line in self.house.capture.tail([self.name], SOME_LINES):  # it may have been written before
+                lines.put_nowait(line)
         self._live(tree, held=True)
         self.happen("found-ready" if ready else "found", "adopted")
 
@@ -252,6 +276,8 @@ class Instance:
         else:
             self.house.journal.append("ready", tree=self.mark)
             self.happen("ready")
+        finally:
+            self._stop_listening_to_lines()
 
     def _mind_ports(self) -> None:
         """An auto port that a stranger has is not offered again."""
