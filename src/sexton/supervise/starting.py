@@ -49,6 +49,7 @@ def plan(instance: Instance) -> Plan:
     plan = Plan(tuple(put(word) for word in app.command), _environment(instance, put))
     plan.settings = {
         "stdin": DEVNULL,
+        "process_group": 0,  # Ctrl-C is for us: we stop them in their order
         "cwd": None if app.cwd is None else put(app.cwd),
         "env": plan.environment,
         "stop_signal": app.stop.signal,
