@@ -26,6 +26,7 @@ COMMANDS = {
     "scale": "sexton.cli.scale",
     "reload": "sexton.cli.reload",
     "ports": "sexton.cli.ports",
+    "logs": "sexton.cli.logs",
     "events": "sexton.cli.events",
     "schema": "sexton.cli.schema",
 }
