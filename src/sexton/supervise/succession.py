@@ -18,12 +18,12 @@ async def settle(house: House) -> None:
     for entry in house.older:
         instance = house.instances.get(entry.instance)
         ready = entry.tree in house.journal.ready
-        tree = _adopt(entry)
+        wanted = instance is not None and instance.life is None
+        tree = _adopt(entry, hold=wanted)
         if tree is None:
             _end(house, entry)
-        elif instance is None or instance.life is not None:
-            # Nobody asks for it any more.
-            tree.stop()
+        elif instance is None or not wanted:
+            tree.stop()  # nobody asks for it any more
             house.journal.append("end", tree=entry.tree)
         else:
             instance.adopt(entry, tree, ready=ready)
@@ -32,11 +32,11 @@ async def settle(house: House) -> None:
                 instance.happen("restart", "its configuration has changed")
 
 
-def _adopt(entry: Entry) -> Tree | None:
+def _adopt(entry: Entry, *, hold: bool) -> Tree | None:
     if entry.listen is None or entry.policy not in {"gentle", "expiration"}:
         return None
     try:
-        return Tree.adopt(entry.listen, entry.tree, entry.command, hold=True)
+        return Tree.adopt(entry.listen, entry.tree, entry.command, hold=hold)
     except (OSError, GuardError):
         return None
 
