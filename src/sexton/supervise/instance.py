@@ -182,6 +182,7 @@ class Instance:
         app, house = self.app, self.house
         for name, wanted in app.ports.items():
             house.reserved.take(self.name, name, wanted)
+        house.reserved.secure(self.name)
         house.ports_changed()
         if uses_notify(app):
             self.notify = self.notify or Notify(house.run / f"{self.name}.notify", self._is_ours)
@@ -280,10 +281,13 @@ class Instance:
             self._stop_listening_to_lines()
 
     def _mind_ports(self) -> None:
-        """An auto port that a stranger has is not offered again."""
-        for name in self.house.lost_ports(self):
-            self.house.reserved.again(self.name, name)
-            self.house.ports_changed()
+        """An auto port that a stranger has is not offered again, and one that nobody has is offered otherwise."""
+        for name, whose in self.house.ports_without_us(self):
+            if whose == "other":
+                self.house.reserved.again(self.name, name)
+                self.house.ports_changed()
+            else:
+                self.house.reserved.missed(self.name, name)
 
     # --- living ---
 
