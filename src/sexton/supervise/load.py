@@ -52,11 +52,17 @@ def load(path: Path) -> config.Config:
     """
     try:
         text = path.read_bytes().decode()
-        raw = tomllib.loads(text)
     except OSError as error:
         raise UsageError(f"{path}: {os.strerror(error.errno or 0).lower()}") from None
     except UnicodeDecodeError as error:
         raise UsageError(f"{path}: a TOML file is in UTF-8; byte {error.start} is not") from None
+    return parse(text, path)
+
+
+def parse(text: str, path: Path) -> config.Config:
+    """What that text would mean in that file. Raises UsageError as load() does."""
+    try:
+        raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         at = _AT.search(str(error))
         line = at[1] if at and at[1] else text.count("\n") + 1
