@@ -236,7 +236,7 @@ class Instance:
         self.cell = Path(entry.cgroup) if entry.cgroup else None
         self.environment = dict(os.environ)
         for name, port in entry.ports.items():
-            self.house.reserved.adopt(self.name, name, port)
+            self.house.reserved.adopt(self.name, name, port, self.app.ports.get(name, port))
         if uses_notify(self.app):
             self.notify = Notify(self.house.run / f"{self.name}.notify", self._is_ours)
         self.house.capture.resume(self.name, self.app.log)
@@ -310,8 +310,12 @@ class Instance:
         self._task(self._until_wanted())
 
     async def _until_wanted(self) -> None:
-        await demand.until_wanted(self.house.sockets, self.app)
-        self.happen("wanted")
+        try:
+            await demand.until_wanted(self.house.sockets, self.app)
+        except SextonError as error:
+            self.happen("exhausted", str(error))
+        else:
+            self.happen("wanted")
 
     def _unwatch(self) -> None:
         self.retry_at = None

@@ -10,11 +10,16 @@ from sexton.supervise import starting
 
 if TYPE_CHECKING:
     from sexton.supervise.house import House
+    from sexton.supervise.instance import Instance
     from sexton.supervise.journal import Entry
 
 
-async def settle(house: House) -> None:
-    """Every tree in the ledger that has no end is adopted now, or is ended: there is never a second of an instance."""
+def settle(house: House) -> list[Instance]:
+    """Every tree in the ledger that has no end is adopted now, or is ended: there is never a second of an instance.
+
+    Gives the adopted ones that were started with another configuration.
+    """
+    outdated = []
     for entry in house.older:
         instance = house.instances.get(entry.instance)
         ready = entry.tree in house.journal.ready
@@ -29,7 +34,8 @@ async def settle(house: House) -> None:
             instance.adopt(entry, tree, ready=ready)
             house.events.tell("adopted", app=entry.app, instance=entry.instance, message=f"guard {tree.guard}")
             if entry.settings != starting.digest(instance.app):
-                instance.happen("restart", "its configuration has changed")
+                outdated.append(instance)
+    return outdated
 
 
 def _adopt(entry: Entry, *, hold: bool) -> Tree | None:
