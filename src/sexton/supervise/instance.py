@@ -185,7 +185,7 @@ class Instance:
         house.reserved.secure(self.name)
         house.ports_changed()
         if uses_notify(app):
-            self.notify = self.notify or Notify(house.run / f"{self.name}.notify", self._is_ours)
+            self.notify = self.notify or self._hear()
             self.notify.reset()
         plan = starting.plan(self)
         self.environment, self.cell = plan.environment, plan.cell
@@ -238,7 +238,7 @@ class Instance:
         for name, port in entry.ports.items():
             self.house.reserved.adopt(self.name, name, port, self.app.ports.get(name, port))
         if uses_notify(self.app):
-            self.notify = Notify(self.house.run / f"{self.name}.notify", self._is_ours)
+            self.notify = self._hear()
         self.house.capture.resume(self.name, self.app.log)
         if not ready and self.app.ready and self.app.ready.log is not None:
             lines = self._listen_to_lines()
@@ -246,6 +246,13 @@ class Instance:
                 lines.put_nowait(line)
         self._live(tree, held=True)
         self.happen("found-ready" if ready else "found", "adopted")
+
+    def _hear(self) -> Notify:
+        path = self.house.run / f"{self.name}.notify"
+        return Notify(path, self._is_ours, on_message=self._not_obeyed, abstract=self.app.user is not None)
+
+    def _not_obeyed(self, text: str) -> None:
+        self.house.events.tell("notify", app=self.app.name, instance=self.name, message=text)
 
     def _is_ours(self, pid: int) -> bool:
         return pid in self.pids()
