@@ -163,13 +163,12 @@ class Sockets:
 
     def _keep_low(self) -> None:
         """Occupy what is free of the descriptors where commands get their sockets."""
-        while True:
-            with open(os.devnull, "rb") as null:
-                fd = fcntl.fcntl(null, fcntl.F_DUPFD_CLOEXEC, FIRST)
-            if fd >= FIRST + MOST:
-                os.close(fd)
-                return
+        with open(os.devnull, "rb") as low:
+            null = fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, FIRST + MOST)
+        while (fd := fcntl.fcntl(null, fcntl.F_DUPFD_CLOEXEC, FIRST)) < FIRST + MOST:
             self._kept.append(fd)
+        os.close(fd)
+        os.close(null)
 
     def forget(self) -> None:
         """Give the descriptors back, and the sockets up, without a change to their files: a successor has them."""
