@@ -43,11 +43,12 @@ def convert(source: Path, target: Path) -> Imported:
     settings = draft.settings_of_all()
     head = f"# Made from {source.name} by `sexton import`; see sexton.toml(5).\n"
     if draft.lost:
-        head += "# Not carried over, or different:\n" + "".join(f"#   {_one_line(line)}\n" for line in draft.lost)
+        head += "# Not carried over, or different:\n" + "".join(f"#   {line}\n" for line in draft.lost)
     text = f"{head}\n{document(settings)}"
     try:
+        text.encode()
         parse(text, target)
-    except UsageError as error:
+    except (UsageError, UnicodeEncodeError) as error:
         raise UsageError(f"what {source} says makes no sexton.toml that loads:\n{error}") from None
     return Imported(text, tuple(draft.apps), tuple(draft.lost))
 
@@ -65,7 +66,3 @@ def _kind(source: Path) -> str:
         case ".json" | ".js" | ".cjs" | ".mjs":
             return "pm2"
     raise UsageError(f"{source}: {EXPECTED}")
-
-
-def _one_line(text: str) -> str:
-    return "".join(char if char.isprintable() else " " for char in text)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from sexton.errors import UsageError
 from sexton.supervise import envfile
-from sexton.supervise.shape import APP, FILE
-from sexton.supervise.values import Problems, Wrong, dotted, shown
+from sexton.supervise.shape import APP, FILE, PROBES
+from sexton.supervise.values import Kind, Map, Problems, Table, Wrong, shown
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,6 +42,7 @@ class Draft:
         self.apps: dict[str, App] = {}
         self.lost: list[str] = []
         self._names: dict[str, str] = {}
+        self._taken = {"all"}
 
     @property
     def here(self) -> Path:
@@ -51,20 +52,38 @@ class Draft:
     def lose(self, *where: str, why: str = "") -> None:
         """Something is not carried over."""
         text = ": ".join(filter(None, (*where, why)))
+        text = "".join(char if char.isprintable() else " " for char in text)
         if text not in self.lost:
             self.lost.append(text)
 
     def name(self, name: str) -> str:
         """An app's name, as we have them; the same for the same."""
-        if name not in self._names:
-            tidied = re.sub(r"[^a-z0-9_]+", "-", name.lower()).strip("-") or "app"
-            chosen, number = tidied, 2
-            while chosen in self._names.values() or chosen == "all":
-                chosen, number = f"{tidied}-{number}", number + 1
-            self._names[name] = chosen
-            if chosen != name:
-                self.lose(name, why=f"it is called {chosen} here")
-        return self._names[name]
+        return self._names.get(name) or self.new_name(name)
+
+    def new_name(self, name: str) -> str:
+        """One that no other app has; of those that were called the same, name() gives the first one's."""
+        tidied = re.sub(r"[^a-z0-9_]+", "-", name.lower()).strip("-")[:60] or "app"
+        chosen, number = tidied, 2
+        while chosen in self._taken:
+            chosen, number = f"{tidied}-{number}", number + 1
+        self._taken.add(chosen)
+        self._names.setdefault(name, chosen)
+        if chosen != name:
+            self.lose(name, why=f"it is called {chosen} here")
+        return chosen
+
+    def table(self, value: object, *where: str) -> dict[str, Any]:
+        """What should be a table; {} where it is none, which is told."""
+        if value and not isinstance(value, dict):
+            self.lose(*where, why=f"{said(value)}: expected a table")
+        return {str(name): one for name, one in value.items()} if isinstance(value, dict) else {}
+
+    def row(self, value: object, *where: str) -> list[Any]:
+        """What should be a list; one thing alone is a list of it."""
+        if isinstance(value, dict | bool):
+            self.lose(*where, why=f"{said(value)}: expected a list")
+            return []
+        return value if isinstance(value, list) else [] if value is None else [value]
 
     def place(self, path: str) -> str:
         """A path of the source, as the sexton.toml has it."""
@@ -76,11 +95,11 @@ class Draft:
 
     def settings_of_all(self) -> dict[str, Any]:
         """The whole document, which loads: what would not is taken out, and told."""
-        self._check("", FILE.keys, self.settings)
-        self._check("defaults", APP.keys, self.defaults)
+        self._check((), FILE, self.settings)
+        self._check(("defaults",), APP, self.defaults)
         for name, app in list(self.apps.items()):
             self._files(name, app)
-            self._check(name, APP.keys, app)
+            self._check((name,), APP, app)
             if "command" in app:
                 self.apps[name] = {key: app[key] for key in APP.keys if key in app}
             else:
@@ -93,17 +112,28 @@ class Draft:
         document = {**self.settings, "defaults": self.defaults, "apps": self.apps}
         return {name: value for name, value in document.items() if value != {}}
 
-    def _check(self, name: str, keys: Any, table: App) -> None:
-        """Take out what the loader would refuse."""
+    def _check(self, where: tuple[str, ...], kind: Kind, table: App) -> None:
+        """Take out what the loader would refuse, of each table what is wrong in it."""
         for key, value in list(table.items()):
+            below = kind.keys[key].kind if isinstance(kind, Table) else kind
+            if isinstance(value, dict) and isinstance(below, Table | Map):
+                self._check((*where, key), below, value)
+                asked = key not in {"ready", "live"} or any(name in value for name in PROBES)
+                if value and asked:
+                    continue
+                del table[key]
+                continue
             found = Problems("", {})
             try:
-                keys[key].kind.read([value] if key == "command" and table.get("shell") else value, (key,), found)
+                if isinstance(kind, Map):
+                    kind.read({key: value}, (), found)
+                else:
+                    below.read([value] if key == "command" and table.get("shell") else value, (), found)
                 found.check()
             except (Wrong, UsageError) as error:
                 del table[key]
-                text = re.sub(rf"^:\d+: {re.escape(dotted((key,)))}\b[.:]? ?", "", str(error).split("\n")[0])
-                self.lose(*filter(None, (name, key)), why=text)
+                text = str(error).split("\n")[0]
+                self.lose(*where[:1], ".".join((*where[1:], key)), why=re.sub(r"^:\d+: ", "", text))
 
     def _files(self, name: str, app: App) -> None:
         """Files of variables that are there, and can be read."""

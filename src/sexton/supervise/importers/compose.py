@@ -107,6 +107,14 @@ class _Service:
     def take(self, key: str) -> Any:
         return self.source.pop(key, None)
 
+    def table(self, key: str) -> dict[str, Any]:
+        """What should be a table."""
+        return self.draft.table(self.take(key), self.title, key)
+
+    def row(self, key: str) -> list[Any]:
+        """What should be a list."""
+        return self.draft.row(self.take(key), self.title, key)
+
     def lose(self, key: str, why: str) -> None:
         self.draft.lose(self.title, key, why=why)
 
@@ -142,7 +150,7 @@ class _Service:
         self.draft.apps[name] = self.app
 
     def _place(self) -> None:
-        volumes = self.take("volumes") or []
+        volumes = self.row("volumes")
         mounts = dict(filter(None, map(_mount, volumes)))
         directory = self.take("working_dir")
         if self.draft.base != ".":
@@ -160,27 +168,27 @@ class _Service:
             self.app["user"] = str(user)
 
     def _environment(self) -> None:
-        given = self.take("environment") or {}
+        given = self.take("environment")
         if isinstance(given, list):
             given = dict(str(one).split("=", 1) for one in given if "=" in str(one))
-        env = {str(name): _variable(value) for name, value in given.items() if value is not None}
+        given = self.draft.table(given, self.title, "environment")
+        env = {name: _variable(value) for name, value in given.items() if value is not None}
         for name, value in env.items():
             for other in self.others:
                 if re.search(rf"(?:^|[/@,= ]){re.escape(other)}(?::\d|/|,|$)", value):
                     self.lose(f"environment.{name}", f"{other} is no host here: 127.0.0.1, or ${{app.NAME.port}}")
         if env:
             self.app["env"] = {name: literal(value) for name, value in env.items()}
-        files = self.take("env_file") or []
-        files = [files] if isinstance(files, str) else files
+        files = self.row("env_file")
         names = [str(one.get("path", "")) if isinstance(one, dict) else str(one) for one in files]
         if names:
             self.app["env_file"] = [self.draft.place(name) for name in names]
 
     def _ports(self) -> None:
         ports: dict[str, int] = {}
-        for one in self.take("ports") or []:
+        for one in self.row("ports"):
             published, inside, protocol = _port(one)
-            if not inside.isdecimal() or protocol != "tcp":
+            if not _whole(inside) or protocol != "tcp":
                 self.lose("ports", f"{said(one)}: expected one TCP port")
                 continue
             ports["http" if not ports else f"p{inside}"] = int(inside)
@@ -190,27 +198,26 @@ class _Service:
             self.app["ports"] = ports
 
     def _after(self) -> None:
-        given = self.take("depends_on") or {}
+        given = self.take("depends_on")
         if isinstance(given, list):
-            given = dict.fromkeys(given)
+            given = dict.fromkeys(map(str, given))
         after = {}
-        for name, how in given.items():
-            condition = (how or {}).get("condition", "service_started")
-            after[self.draft.name(str(name))] = _CONDITIONS.get(condition, condition)
+        for name, how in self.draft.table(given, self.title, "depends_on").items():
+            condition = str(self.draft.table(how, self.title, "depends_on").get("condition", "service_started"))
+            after[self.draft.name(name)] = _CONDITIONS.get(condition, condition)
         if after:
             self.app["after"] = after
 
     def _health(self) -> None:
-        health = self.take("healthcheck")
-        if not isinstance(health, dict) or health.get("disable"):
-            return
-        test = health.get("test")
-        words = ["CMD-SHELL", test] if isinstance(test, str) else [str(word) for word in test or ["NONE"]]
+        health = self.table("healthcheck")
+        test = None if health.get("disable") else health.get("test")
+        words = ["CMD-SHELL", test] if isinstance(test, str) else list(map(str, test if isinstance(test, list) else []))
+        words = words or ["NONE"]
         if words[0] == "NONE":
             return
         words = ["/bin/sh", "-c", *words[1:]] if words[0] == "CMD-SHELL" else words[1:]
         times = {key: seconds(health.get(key, 30)) or 0.0 for key in ("interval", "timeout")}
-        start, retries = seconds(health.get("start_period", 0)) or 0.0, int(health.get("retries", 3))
+        start, retries = seconds(health.get("start_period", 0)) or 0.0, _whole(health.get("retries")) or 3
         deadline = start + retries * (times["interval"] + times["timeout"])
         interval = min(times["interval"], 1.0) or 1.0
         self.app["ready"] = {
@@ -223,15 +230,15 @@ class _Service:
 
     def _restart(self) -> None:
         how, _, limit = str(self.source.get("restart") or "no").partition(":")
-        deploy = self.take("deploy") or {}
+        deploy = self.table("deploy")
         self._deploy(deploy)
         if isinstance(policy := deploy.get("restart_policy"), dict):
             how = {"any": "always", "none": "no"}.get(policy.get("condition", "any"), "on-failure")
             limit = str(policy.get("max_attempts", ""))
         policies = {"no": "never", "False": "never", "always": "always", "unless-stopped": "always"}
         restart: App = {"policy": policies.get(how, how)}
-        if limit.isdecimal():
-            restart["limit"] = int(limit)
+        if (most := _whole(limit)) is not None:
+            restart["limit"] = most
         self.app["restart"] = restart
         stop: App = {}
         if (signal := self.take("stop_signal")) is not None:
@@ -244,8 +251,9 @@ class _Service:
     def _deploy(self, deploy: App) -> None:
         number = deploy.get("replicas", self.source.get("scale"))
         if number is not None:
-            self.app["instances"] = number
-        limits = (deploy.get("resources") or {}).get("limits") or {}
+            self.app["instances"] = _whole(number) if _whole(number) is not None else said(number)
+        resources = self.draft.table(deploy.get("resources"), self.title, "deploy.resources")
+        limits = self.draft.table(resources.get("limits"), self.title, "deploy.resources.limits")
         for ours, theirs in (("mem_limit", "memory"), ("pids_limit", "pids"), ("cpus", "cpus")):
             if theirs in limits:
                 self.source.setdefault(ours, limits[theirs])
@@ -257,11 +265,11 @@ class _Service:
         if (memory := self.take("mem_limit")) is not None:
             limits["memory"] = size(memory) or said(memory)
         if (processes := self.take("pids_limit")) is not None and processes != -1:
-            limits["processes"] = int(processes) if str(processes).isdecimal() else processes
+            limits["processes"] = _whole(processes) or said(processes)
         if limits:
             self.app["limits"] = limits
         rlimits: App = {}
-        for name, limit in (self.take("ulimits") or {}).items():
+        for name, limit in self.table("ulimits").items():
             hard = limit.get("hard") if isinstance(limit, dict) else limit
             soft = limit.get("soft") if isinstance(limit, dict) else limit
             rlimits[name] = "unlimited" if soft == -1 else soft
@@ -271,14 +279,12 @@ class _Service:
             self.app["rlimits"] = rlimits
 
     def _log(self) -> None:
-        logging = self.take("logging")
-        if not isinstance(logging, dict):
-            return
-        options, log = logging.get("options") or {}, {}
+        logging = self.table("logging")
+        options, log = self.draft.table(logging.get("options"), self.title, "logging.options"), {}
         if "max-size" in options:
             log["max_size"] = size(options["max-size"]) or said(options["max-size"])
-        if str(options.get("max-file", "")).isdecimal():
-            log["keep"] = int(options["max-file"]) - 1
+        if files := _whole(options.get("max-file")):
+            log["keep"] = files - 1
         if logging.get("driver", "json-file") not in {"json-file", "local"}:
             self.lose("logging", f"{logging['driver']}: logs are files here")
         if log:
@@ -292,6 +298,10 @@ def _words(value: object) -> list[str]:
         return shlex.split(str(value)) if value is not None else []
     except ValueError:
         return ["/bin/sh", "-c", str(value)]
+
+
+def _whole(value: object) -> int | None:
+    return int(str(value)) if re.fullmatch(r"[0-9]{1,6}", str(value)) else None
 
 
 def _variable(value: object) -> str:

@@ -106,6 +106,7 @@ class _App:
         self.draft, self.source = draft, source
         self.title = str(source.pop("name", None) or Path(str(source.get("script", "app"))).stem)
         self.app: App = {}
+        self.name = draft.new_name(self.title)
 
     def take(self, *keys: str) -> Any:
         """The first of them that there is."""
@@ -117,7 +118,6 @@ class _App:
 
     def carry(self) -> None:
         """Make the app, and tell what is left."""
-        name = self.draft.name(self.title)
         self._place()
         self._command()
         self._instances()
@@ -134,7 +134,7 @@ class _App:
         for key, value in self.source.items():
             if key not in _SILENT and value not in (None, False, [], {}):
                 self.lose(key, _WHY.get(key) or said(value))
-        self.draft.apps[name] = self.app
+        self.draft.apps[self.name] = self.app
 
     def _place(self) -> None:
         cwd = self.take("cwd")
@@ -156,7 +156,7 @@ class _App:
             self.app["command"] = literal(" ".join((script, *map(shlex.quote, args))))
             self.app["shell"] = True
             return
-        if interpreter is None:
+        if not interpreter:
             interpreter = _INTERPRETERS.get(Path(script).suffix.lower(), "none")
         if interpreter == "none" and "/" not in script and self._is_file(script):
             script = f"./{script}"
@@ -181,11 +181,8 @@ class _App:
             self.lose("exec_mode", "cluster: instances do not share a port of node's; see `listen`, or use ${port}")
 
     def _environment(self) -> None:
-        env = self.take("env") or {}
-        if not isinstance(env, dict):
-            self.lose("env", said(env))
-            env = {}
-        env = {str(name): _variable(value) for name, value in env.items() if value is not None}
+        env = self.draft.table(self.take("env"), self.title, "env")
+        env = {name: _variable(value) for name, value in env.items() if value is not None}
         port = env.get("PORT", str(self.take("port") or ""))
         number = self.app.get("instances", 1)
         counted = self.source.get("increment_var")
@@ -221,7 +218,11 @@ class _App:
         delay = _milliseconds(self.source.get("restart_delay") or 0)
         growing = _milliseconds(self.take("exp_backoff_restart_delay") or 0)
         if growing:
-            restart |= {"backoff": growing, "factor": 1.5, "maximum": max(15.0, growing)}
+            restart |= {
+                "backoff": growing,
+                "factor": 1.5,
+                "maximum": max(15.0, growing) if isinstance(growing, float) else 15,
+            }
         elif delay:
             restart |= {"backoff": delay, "factor": 1, "maximum": delay}
         if restart:
@@ -245,7 +246,7 @@ class _App:
         out = self.take("out_file", "output", "out", "log_file", "log")
         if isinstance(out, str) and out not in {"/dev/null", "NULL"}:
             log["directory"] = self.draft.place(os.path.dirname(out) or ".")
-            self.lose("out_file", f"{out}: the file is called {self.draft.name(self.title)}.N.log")
+            self.lose("out_file", f"{out}: the file is called {self.name}.N.log")
         if isinstance(error := self.take("error_file", "error", "err_file"), str) and error != out:
             self.lose("error_file", f"{error}: both streams are in one file")
         if self.take("log_type") == "json":
