@@ -134,6 +134,11 @@ class Sockets:
             if not waiting:
                 self._stop_waiting(app.name)
 
+    def names(self, app: App) -> list[str | int]:
+        """The paths of its unix sockets that are open, and the ports of the others."""
+        found = [one.socket.getsockname() for one in self._apps.get(app.name, {}).values()]
+        return [name if isinstance(name, str) else int(name[1]) for name in found]
+
     def busy(self, pids: Collection[int], app: App) -> bool:
         """Whether these processes have a connection open that came by the app's sockets, or one waits to be accepted.
 
