@@ -9,6 +9,7 @@ import pytest
 
 from sexton.supervise import shape
 from sexton.supervise.load import load
+from sexton.supervise.values import Table
 
 MAN = Path(__file__).parents[2] / "man"
 PAGE = (MAN / "sexton.toml.5").read_text()
@@ -16,7 +17,7 @@ EXAMPLES = re.findall(r"\.Bd -literal[^\n]*\n(.*?)\.Ed", PAGE, re.DOTALL)
 TABLES = {
     ".Sh THE WHOLE": {key for key, one in shape.FILE.keys.items() if key not in {"api", "defaults", "apps"}},
     ".Ss [api]": set(shape.API.keys),
-    ".Sh APPS": {key for key, one in shape.APP.keys.items() if not isinstance(one.kind, shape.Table)},
+    ".Sh APPS": {key for key, one in shape.APP.keys.items() if not isinstance(one.kind, Table)},
     ".Ss [apps.NAME.ready] and [apps.NAME.live]": {*shape.READY.keys, *shape.LIVE.keys},
     ".Ss [apps.NAME.restart]": set(shape.RESTART.keys),
     ".Ss [apps.NAME.stop]": set(shape.STOP.keys),
@@ -33,7 +34,7 @@ def test_every_key_is_there(title: str) -> None:
 
 
 def test_every_table_is_there() -> None:
-    tables = {key for key, one in shape.APP.keys.items() if isinstance(one.kind, shape.Table)}
+    tables = {key for key, one in shape.APP.keys.items() if isinstance(one.kind, Table)}
     assert {name for title in TABLES for name in re.findall(r"apps\.NAME\.(\w+)", title)} == tables
 
 
