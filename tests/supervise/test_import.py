@@ -205,11 +205,12 @@ def test_pm2(tmp_path: Path) -> None:
             "restart_delay": 4000,
             "uid": 33,
         },
+        {"name": "long", "script": "x.js", "kill_timeout": "2m"},
         {"name": "odd", "script": "x.js", "kill_timeout": "soon", "min_uptime": "10s", "gid": "x", "zzz": [1]},
         {"name": "none"},
     ]
     config, lost = made(tmp_path, "ecosystem.config.json", json.dumps({"apps": apps}))
-    assert list(config.apps) == ["api", "api-2", "mail", "sh", "odd"]
+    assert list(config.apps) == ["api", "api-2", "mail", "sh", "long", "odd"]
     api, second = config.apps["api"], config.apps["api-2"]
     assert {app.restart.policy for app in config.apps.values()} == {"always", "never"}
     assert all(app.stop.signal == "INT" and app.stop.scope == "tree" for app in config.apps.values())
@@ -223,6 +224,7 @@ def test_pm2(tmp_path: Path) -> None:
     assert (config.apps["sh"].limits.memory, config.apps["sh"].user) == (1 << 30, "33")
     assert (config.apps["sh"].restart.backoff, config.apps["sh"].restart.factor) == (4, 1)
     assert config.apps["odd"].restart.stable == 10
+    assert (config.apps["long"].stop.grace, config.stop_timeout) == (120, 130)
     for part in ('odd: stop.grace: "soon": expected seconds', "odd: zzz: a list", "none: script: it has none"):
         assert part in lost
 
