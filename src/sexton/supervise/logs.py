@@ -61,6 +61,7 @@ class Stream:
         self.begun = b""  # of a line: what is in `part`
         self.wide = False  # it can hold much
         self.count = 0  # bytes that were there at the last look
+        self.few = False  # they were few, and came soon after others
         self.looked = 0.0  # when it was looked at last, in the loop's time
         self.pause: asyncio.TimerHandle | None = None
         self.seen = 0  # bytes of an unfinished line that were in the FIFO at the last look
@@ -241,11 +242,12 @@ class Capture:
             if not self._take(instance, output, stream):
                 break
         now = self._loop.time()
-        if stream.count < FEW and now - stream.looked < BURST:
+        few = stream.count < FEW and now - stream.looked < BURST
+        if few and stream.few:
             # It writes line after line: they cost both of us less when some have come together.
             self._loop.remove_reader(stream.fd)
             stream.pause = self._loop.call_later(BURST, self._listen, instance, stream)
-        stream.looked = now
+        stream.few, stream.looked = few, now
 
     def _listen(self, instance: str, stream: Stream) -> None:
         self._loop.add_reader(stream.fd, self._look, instance, stream)
