@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from sexton.supervise import demand
-from sexton.supervise.config import App, Probe, Restart
+from sexton.supervise.config import App, Probe, Restart, Stop
 from sexton.supervise.listener import who_listens
 from sexton.supervise.supervisor import Supervisor
 from tests.supervise import servers
@@ -348,3 +348,26 @@ def test_sockets_that_cannot_be_had_back_are_said(state: Path) -> None:
                 assert new.instances["web.0"].model().state == "ready"
 
     run(scenario())
+
+
+def test_only_the_command_itself_is_told_of_sockets(state: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not the apps that have none, whatever we were given ourselves; not what is run beside an instance."""
+    for name, value in {"FDS": "7", "FDNAMES": "mine", "PID": "0", "PIDFDID": "1"}.items():
+        monkeypatch.setenv(f"LISTEN_{name}", value)
+    told = folder / "told"
+    show = "env | grep ^LISTEN_ | grep -v PID= | sort | tr '\\n' ' '"
+    with_one = App(
+        name="web",
+        command=("sh", "-c", f"echo told $({show}); exec sleep infinity"),
+        listen={"http": f"unix:{folder}/web"},
+        stop=Stop(grace=DEADLINE, command=("sh", "-c", f"{show} >{told}")),
+    )
+    without = App(name="job", command=("sh", "-c", f"echo told $({show}); exec sleep infinity"))
+
+    async def scenario() -> None:
+        async with house(state, with_one, without) as supervisor:
+            await until_line(supervisor, "web.0", "told LISTEN_FDNAMES=http LISTEN_FDS=1")
+            await until_line(supervisor, "job.0", "told")
+
+    run(scenario())
+    assert told.read_text() == ""
