@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import shutil
 import socket
@@ -21,6 +22,7 @@ from sexton.errors import SextonError, UsageError
 from sexton.spawn import Tree
 from sexton.supervise.config import App
 from sexton.supervise.listener import who_listens
+from sexton.supervise.ports import Ports
 from sexton.supervise.sockets import FIRST, MOST, Sockets, passing
 from tests.support.lines import DEADLINE, Lines
 from tests.support.processes import Handle
@@ -76,9 +78,13 @@ def folder() -> Iterator[Path]:
     shutil.rmtree(path)
 
 
+HELD = Ports()
+COUNT = itertools.count()
+
+
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return int(found.getsockname()[1])
+    """One that nobody gets by chance before it is listened on: other tests run beside this one."""
+    return HELD.take(f"test.{next(COUNT)}", "port", "auto")
 
 
 def start(sockets: Sockets, app: App, *words: str, **more: Any) -> Tree:
