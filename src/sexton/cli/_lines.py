@@ -64,7 +64,7 @@ class Printer:
         self._poll = select.poll()
         self._poll.register(self._fd, select.POLLOUT)
         sys.stdout.flush()
-        atexit.register(self._finish)
+        atexit.register(self.close)
 
     def show(self, line: models.Line) -> None:
         """Print it soon."""
@@ -105,6 +105,11 @@ class Printer:
         del self._waiting[:done]
         return not self._waiting
 
-    def _finish(self) -> None:
+    def close(self) -> None:
+        """Write what is left, as far as it is taken within a second; done at the exit of the process as well."""
+        atexit.unregister(self.close)
+        if self._due and not self._loop.is_closed():
+            self._loop.remove_writer(self._fd)
         if not self._gone:
             self._put(PATIENCE)
+        self._gone = True
