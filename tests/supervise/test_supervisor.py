@@ -350,6 +350,7 @@ def test_a_successor_with_another_configuration_restarts_what_differs(tmp_path: 
             assert states(second) == {"web.0": "ready"}
             assert second.instances["web.0"].model().pid != before["web.0"]
             assert not any(_lives(pid) for pid in before.values())
+            assert {path.name for path in second.run.iterdir()} == {"web.0.guard", "web.0.out", "web.0.err"}
 
     run(scenario())
 

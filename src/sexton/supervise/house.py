@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from sexton.errors import UsageError
 from sexton.supervise import listener, models, succession
+from sexton.supervise.config import Log
 from sexton.supervise.happenings import Events
 from sexton.supervise.instance import ALIVE, SETTLED, Instance
 from sexton.supervise.journal import Journal
@@ -66,15 +67,29 @@ class House:
 
         Returns when every instance is ready, has failed, or waits for what will not come by itself.
         """
-        outdated = succession.settle(self)
+        outdated, unwanted = succession.settle(self)
         for app in self.config.order():
             self._open_sockets(app)
         for instance in outdated:
             instance.happen("restart", "its configuration has changed")
+        removal = asyncio.get_running_loop().create_task(self.remove(unwanted))
         for instance in list(self.instances.values()):
             if instance.state == "stopped" and instance.app.autostart:
                 instance.happen("start")
         await self.until(lambda: not self.getting_up(self.instances.values()))
+        await removal
+        for name in self.capture.left() - self.instances.keys():
+            self.capture.resume(name, Log())  # its last words are kept, and the FIFOs are not
+            self.capture.close(name)
+
+    async def remove(self, gone: list[Instance]) -> None:
+        """Stop these, and forget them when nothing of them is left."""
+        for one in gone:
+            one.happen("stop", "nobody asks for it any more")
+        await self.until(lambda: all(one.state in SETTLED for one in gone))
+        for one in gone:
+            one.close()
+            self.instances.pop(one.name, None)
 
     def _open_sockets(self, app: App) -> None:
         pids = [pid for one in self.of(app.name) if one.state in ALIVE for pid in one.pids()]

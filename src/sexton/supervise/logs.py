@@ -234,6 +234,10 @@ class Capture:
         self._kept.clear()
         self._look_in = self._look_out = self._nowhere = -1
 
+    def left(self) -> set[str]:
+        """The instances of an earlier supervisor of which there is output, and that were neither opened nor resumed."""
+        return {name.rpartition(".")[0] for name in self._kept}
+
     # --- reading ---
 
     def _look(self, instance: str, stream: Stream) -> None:

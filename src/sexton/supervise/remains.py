@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
 
 from sexton.errors import GuardError, SextonError
 from sexton.spawn import Tree, _ledger, _owner
+from sexton.spawn._record import name_of
+from sexton.supervise import models
 from sexton.supervise.journal import Journal
 from sexton.supervise.run import lock
 from sexton.supervise.where import LEDGER
@@ -44,6 +47,8 @@ def end_all(state: Path) -> Iterator[Fate]:
             for _, entries in groupby(older, key=lambda entry: entry.app):
                 for entry, tree in [(entry, _asked(entry)) for entry in entries]:
                     fate = _end(entry, tree)
+                    if tree is not None and tree.over:
+                        journal.append("exit", tree=entry.tree, instance=entry.instance, exit=_how(tree))
                     if not fate.failed:
                         journal.append("end", tree=entry.tree)
                     yield fate
@@ -71,3 +76,9 @@ def _end(entry: Entry, tree: Tree | None) -> Fate:
     except SextonError as error:
         return Fate(entry.instance, str(error), failed=True)
     return Fate(entry.instance, f"its supervisor is dead; its tree {'ended' if tree else how}")
+
+
+def _how(tree: Tree) -> models.Exit:
+    code = tree.returncode
+    signal = None if code is None or code >= 0 else name_of(-code)
+    return models.Exit(time=time.time(), code=None if signal else code, signal=signal, why=tree.receipt.why)

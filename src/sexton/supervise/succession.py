@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from sexton.errors import GuardError, LeftoversError, SextonError
 from sexton.spawn import Tree, _ledger, _owner
 from sexton.supervise import starting
+from sexton.supervise.config import App
 
 if TYPE_CHECKING:
     from sexton.supervise.house import House
@@ -14,35 +15,34 @@ if TYPE_CHECKING:
     from sexton.supervise.journal import Entry
 
 
-def settle(house: House) -> list[Instance]:
+def settle(house: House) -> tuple[list[Instance], list[Instance]]:
     """Every tree in the ledger that has no end is adopted now, or is ended: there is never a second of an instance.
 
-    Gives the adopted ones that were started with another configuration.
+    Gives the adopted ones that were started with another configuration, and those that nobody asks for any more.
     """
-    outdated = []
+    outdated, unwanted = [], []
     for entry in house.older:
-        instance = house.instances.get(entry.instance)
-        ready = entry.tree in house.journal.ready
-        wanted = instance is not None and instance.life is None
-        tree = _adopt(entry, hold=wanted)
+        tree = _adopt(entry)
         if tree is None:
             _end(house, entry)
-        elif instance is None or not wanted:
-            tree.stop()  # nobody asks for it any more
-            house.journal.append("end", tree=entry.tree)
-        else:
-            instance.adopt(entry, tree, ready=ready)
-            house.events.tell("adopted", app=entry.app, instance=entry.instance, message=f"guard {tree.guard}")
-            if entry.settings != starting.digest(instance.app):
-                outdated.append(instance)
-    return outdated
+            continue
+        instance = house.instances.get(entry.instance)
+        if instance is None:
+            app = house.config.apps.get(entry.app) or App(name=entry.app, command=entry.command)
+            instance = house.add(app, int(entry.instance.rpartition(".")[2]))
+            unwanted.append(instance)
+        elif entry.settings != starting.digest(instance.app):
+            outdated.append(instance)
+        instance.adopt(entry, tree, ready=entry.tree in house.journal.ready)
+        house.events.tell("adopted", app=entry.app, instance=entry.instance, message=f"guard {tree.guard}")
+    return outdated, unwanted
 
 
-def _adopt(entry: Entry, *, hold: bool) -> Tree | None:
+def _adopt(entry: Entry) -> Tree | None:
     if entry.listen is None or entry.policy not in {"gentle", "expiration"}:
         return None
     try:
-        return Tree.adopt(entry.listen, entry.tree, entry.command, hold=hold)
+        return Tree.adopt(entry.listen, entry.tree, entry.command, hold=True)
     except (OSError, GuardError):
         return None
 

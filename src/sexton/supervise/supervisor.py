@@ -160,7 +160,7 @@ class Supervisor(House):
     async def _apply(self, apps: dict[str, App]) -> None:
         """Let there be these apps: what is too many is stopped, what is other is restarted, what is new is started."""
         old = self.config.apps
-        await self._remove([one for one in self.instances.values() if _is_too_many(one, apps)])
+        await self.remove([one for one in self.instances.values() if _is_too_many(one, apps)])
         for name, app in old.items():
             if name not in apps:
                 self.sockets.close(app)
@@ -169,14 +169,6 @@ class Supervisor(House):
         for app in self.config.order():
             await self._follow(old.get(app.name), app)
         self.ports_changed()
-
-    async def _remove(self, gone: list[Instance]) -> None:
-        for one in gone:
-            one.happen("stop")
-        await self.until(lambda: all(one.state in SETTLED for one in gone))
-        for one in gone:
-            one.close()
-            del self.instances[one.name]
 
     async def _follow(self, old: App | None, app: App) -> None:
         """Make the instances of an app what it says now; `old`: what it said before."""
