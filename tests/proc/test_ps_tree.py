@@ -86,7 +86,7 @@ def test_ps_filters(scene: Scene) -> None:
     assert len(zombies) == 5
     (orphan,) = sexton("ps", "--pid", first(scene), "--orphans").splitlines()[1:-1]
     assert orphan.split()[0] == str(scene.named("orphan")[0].pid)
-    assert "no container or pod begins with 'x'" in sexton("ps", "--container", "x", code=2)
+    assert "no container or pod is called 'x'" in sexton("ps", "--container", "x", code=2)
     assert "no process 999999999" in sexton("ps", "--pid", "999999999", code=2)
 
 
@@ -134,7 +134,7 @@ def test_tree_json(scene: Scene) -> None:
 
 def test_tree_of_what_is_not_there() -> None:
     assert "no process 9999999" in sexton("tree", "9999999", code=2)
-    assert "no container or pod begins with 'feed'" in sexton("tree", "feed", code=2)
+    assert "no container or pod is called 'feed'" in sexton("tree", "feed", code=2)
 
 
 @pytest.mark.parametrize("columns", [40, 60, 80, 200])

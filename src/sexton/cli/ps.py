@@ -14,6 +14,8 @@ from sexton.cli._table import Column, cut, plural, screen, size, span, table
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from sexton.cli._names import Name
+
 _WORDS = {
     "R": "running",
     "S": "sleeping",
@@ -34,6 +36,7 @@ class View(NamedTuple):
     at: proc.Snapshot
     containers: dict[int, proc.Container]
     culprits: dict[int, tuple[proc.Process, ...]]
+    names: dict[str, Name]
 
 
 class Cell(NamedTuple):
@@ -78,7 +81,12 @@ def _container(process: proc.Process, view: View) -> str:
     one = view.containers.get(process.pid)
     if one is None:
         return ""
-    return f"{one.engine}:{one.short}" if one.engine else one.short
+    name = proc.printable(str(view.names.get(one.id, one.short)))
+    return f"{one.engine}:{name}" if one.engine else name
+
+
+def _name(one: proc.Container, view: View) -> str | None:
+    return str(view.names[one.id]) if one.id in view.names else None
 
 
 def _what(process: proc.Process, view: View) -> str:
@@ -133,7 +141,9 @@ def _columns(_ctx: click.Context, _param: click.Parameter, value: str | None) ->
 @click.command()
 @click.option("--zombies", is_flag=True, help="Only zombies.")
 @click.option("--orphans", is_flag=True, help="Only processes that were not forked by their parent.")
-@click.option("--container", metavar="C", help="Only the processes of the container or pod whose id begins with C.")
+@click.option(
+    "--container", metavar="C", help="Only the processes of container or pod C: its name, or the beginning of its id."
+)
 @click.option("--pid", type=int, metavar="P", help="Only process P and its descendants.")
 @click.option("--columns", callback=_columns, metavar="A,B", help=f"What to show of each: {', '.join(CELLS)}.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, as sexton-ps(1) describes it.")
@@ -149,9 +159,10 @@ def ps(
     """Show processes, who neglects the dead among them, and how many are in each state."""
     at = proc.snapshot()
     wanted = frozenset(at.processes) if pid is None else of_pid(at, pid)
-    view = View(at, proc.containers(at), at.culprits())
+    containers = proc.containers(at)
+    view = View(at, containers, at.culprits(), _named(at, containers))
     if container is not None:
-        wanted &= of_container(view.containers, container)
+        wanted &= of_container(at, view.containers, container)
     shown = [process for process in at if process.pid in wanted]
     counted = shown
     if zombies:
@@ -177,6 +188,14 @@ def ps(
     print(on.paint(cut(summary, on.width) if on.width else summary, "dim"))
     for line in blind(at):
         print(line, file=sys.stderr)
+
+
+def _named(at: proc.Snapshot, containers: dict[int, proc.Container]) -> dict[str, Name]:
+    if not containers:
+        return {}
+    from sexton.cli import _names  # which takes some milliseconds to import
+
+    return _names.read(at, containers)
 
 
 def _states(counted: Sequence[proc.Process]) -> dict[str, int]:
@@ -241,5 +260,5 @@ def _object(process: proc.Process, view: View) -> dict[str, object]:
         "culprit": process.ppid if process.zombie else None,
         "zombies": len(view.culprits.get(process.pid, ())),
         "orphan": proc.adopted(process, view.at) or None,
-        "container": {"id": one.id, "engine": one.engine, "pod": one.pod} if one else None,
+        "container": {**one._asdict(), "name": _name(one, view)} if one else None,
     }

@@ -23,7 +23,9 @@ _STYLES = {"reaped": ("green",), "left": ("yellow",), "refused": ("red",)}
 @click.command()
 @click.argument("target", required=False)
 @click.option("--parent", type=int, metavar="P", help="The zombies of process P.")
-@click.option("--container", metavar="C", help="The zombies in the container or pod whose id begins with C.")
+@click.option(
+    "--container", metavar="C", help="The zombies in container or pod C: its name, or the beginning of its id."
+)
 @click.option("--all", "everything", is_flag=True, help="Every zombie that is seen.")
 @click.option("--yes", is_flag=True, help="Do it; without this, only tell what is wrong and what would be done.")
 @click.option("--force", is_flag=True, help="Take zombies too that their parent may be waiting for.")
@@ -83,7 +85,7 @@ def _choice(
     if parent is not None:
         return lambda at, _: {pid for pid in of_pid(at, parent) if at.processes[pid].ppid == parent}
     if container is not None:
-        return lambda _, known: of_container(known, container)
+        return lambda at, known: of_container(at, known, container)
     return None
 
 

@@ -23,7 +23,7 @@ _MANY = 4
 @click.argument("root", required=False, metavar="[PID|CONTAINER]")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, as sexton-tree(1) describes it.")
 def tree(*, root: str | None, as_json: bool) -> None:
-    """Draw who is whose child, from PID or in CONTAINER (the beginning of its id); all of them without.
+    """Draw who is whose child, from PID or in CONTAINER (its name, or the beginning of its id); all of them without.
 
     An `s` marks the leader of a session, a `g` the leader of a process group.
     """
@@ -67,7 +67,7 @@ def _roots(at: proc.Snapshot, root: str | None) -> list[proc.Process]:
     if root.isdecimal() and (len(root) < 8 or int(root) in at):
         of_pid(at, int(root))
         return [at.processes[int(root)]]
-    inside = of_container(proc.containers(at), root)
+    inside = of_container(at, proc.containers(at), root)
     return [at.processes[pid] for pid in sorted(inside) if at.processes[pid].ppid not in inside]
 
 
