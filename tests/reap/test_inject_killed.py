@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import platform
 import random
 import select
 import signal
@@ -33,6 +34,9 @@ WALK = [
     "give the registers back",
 ]
 LONG, SHORT = [*BEFORE, *WALK, "detach"], [*BEFORE, "detach"]
+# Before Linux 6.9 no event tells of the reaping, so it goes along always; on aarch64 no time is carried over.
+CALM = SHORT if tuple(map(int, os.uname().release.split(".")[:2])) >= (6, 9) else LONG
+TIMED = LONG if platform.machine() == "x86_64" else CALM
 
 PYTHON = """
 import hashlib, signal, time
@@ -160,7 +164,7 @@ def test_killed_before_every_step(
 
 @pytest.mark.parametrize(
     ("program", "steps"),
-    [("read line", SHORT), ("exec sleep 1000", LONG)],  # nanosleep has a time limit, read has none
+    [("read line", CALM), ("exec sleep 1000", TIMED)],  # nanosleep has a time limit, read has none
 )
 def test_the_steps_are_these(culprit: Start, program: str, steps: list[str]) -> None:
     """It goes along with a thread whose system call has a time limit, and lets any other walk by itself."""

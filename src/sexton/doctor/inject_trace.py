@@ -28,7 +28,7 @@ from sexton.doctor.inject_frame import Gadgets, Machine, Plan, Thread, Unsupport
 from sexton.doctor.inject_seccomp import allows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 _ALL_SIGNALS = (1 << 64) - 1
 _SYSCALL_STOP = signal.SIGTRAP | 0x80
@@ -136,6 +136,8 @@ class Tracer:
         result, signum = self._through_the_call()
         self.step("give the mask back")
         _linux.ptrace_set_signal_mask(self.tid, mask)
+        if plan.lost:
+            _linux.ptrace_set_registers(self.tid, *plan.lost)
         self.step("give the registers back")
         _linux.ptrace_set_registers(self.tid, _linux.NT_PRSTATUS, plan.own)
         self._detach(signum)
@@ -156,11 +158,17 @@ class Tracer:
             self._ask_seccomp()
         vector = _linux.ptrace_get_registers(self.tid, self.machine.vector_set)
         mask = _linux.ptrace_get_signal_mask(self.tid)
-        thread = Thread(registers, vector, mask, self._rseq_abort(self.machine.counter(registers)))
+        resume_at = self._rseq_abort(self.machine.counter(registers))
+        thread = Thread(registers, vector, mask, resume_at, dict(self._more()))
         plan = self.machine.plan(thread, pid, self.gadgets)
         self.step("write the frame")
         self._write(plan)
         return Way(plan, mask)
+
+    def _more(self) -> Iterator[tuple[int, bytes]]:
+        for number in self.machine.more_sets:
+            with contextlib.suppress(OSError):  # this processor or kernel has none
+                yield number, _linux.ptrace_get_registers(self.tid, number)
 
     def _check_stack(self, registers: bytes) -> None:
         if not self.is_stack(self.machine.stack_pointer(registers)):
