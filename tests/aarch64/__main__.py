@@ -82,7 +82,7 @@ def main() -> None:
 def newest(version: str) -> str:
     """The package of Debian's newest kernel of that version."""
     done = subprocess.run(
-        ["apt-cache", "search", "--names-only", rf"^linux-image-{version}[.0-9a-z+-]*-arm64$"],
+        ["apt-cache", "search", "--names-only", rf"^linux-image-{version}[.-].*-arm64$"],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     names = [line.partition(" ")[0] for line in done.stdout.splitlines()]

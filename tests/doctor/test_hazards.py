@@ -171,6 +171,89 @@ pid = child(npm); say("ready"); os.waitpid(pid, 0); say("gone"); hear()
         assert "with 1 descendants" in finding.what
 
 
+# Who gets orphans without being PID 1, and buries them: it starts `platform`, and is called otherwise.
+SUBREAPER = """
+def bury(*_):
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]: pass
+    except ChildProcessError: pass
+def heir(name, platform):
+    libc.prctl(36, 1)  # PR_SET_CHILD_SUBREAPER
+    signal.signal(signal.SIGCHLD, bury); named(name); child(platform); rest()
+"""
+HEIRS = ["systemd", "containerd-shim", "conmon", "sexton-init"]
+
+
+@pytest.mark.parametrize("heir", [*HEIRS, "supervisor"])
+def test_18_npm_left_a_server_to_a_subreaper(heir: str) -> None:
+    """Incident 1 below any subreaper, one too that is known as such by nothing but its children."""
+    script = f"""{SUBREAPER}
+env = {{**os.environ, "npm_lifecycle_event": "start"}}
+def npm():
+    named("npm run start"); subprocess.Popen(["sh", "-c", "sleep 1000; :"], env=env); rest()
+def platform():
+    os.setsid(); named("platform"); signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    pid = child(npm); say("ready"); os.waitpid(pid, 0); say("gone"); rest()
+child(heir, {heir!r}, platform)
+hear()
+"""
+    with Scene(script, *INIT) as scene:
+        scene.expect("ready")
+        scene.until(lambda _: scene.named("sleep"))
+        assert not scene.diagnose()
+        scene.kill("npm run start")
+        scene.expect("gone")
+        finding = check(scene.diagnose(), "leftovers", culprit="sh", victims=2, confidence="likely")
+        assert "npm_lifecycle_event=start" in str(finding.facts)
+        assert f"is now a child of {heir}[" in finding.what
+
+
+def test_18_what_npm_started_behind_a_guard_is_no_leftover(sexton_init: Path) -> None:
+    """The guard has npm's environment itself, and stands where npm put it."""
+    script = f"""
+env = {{**os.environ, "npm_lifecycle_event": "start"}}
+subprocess.Popen([{str(sexton_init)!r}, "--", "sleep", "1000"], env=env, stdin=subprocess.DEVNULL)
+say("ready"); hear()
+"""
+    with Scene(script, *INIT) as scene:
+        scene.expect("ready")
+        scene.until(lambda _: scene.named("sleep"))
+        assert not scene.diagnose()
+
+
+# `output` is what the server writes to, after it has left the session of whoever started it; `listener` has the rest.
+OWN_SESSION = f"""{SUBREAPER}
+def listener():
+    os.close(output); sleeper("listener")
+def server():
+    os.setsid(); os.dup2(output, 1); sleeper("server")
+def platform():
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL); child(server); sleeper("platform")
+signal.signal(signal.SIGCHLD, bury)
+ear, output = os.{{pair}}()
+child(listener); os.close(ear); child(heir, "{{heir}}", platform); os.close(output)
+say("ready"); hear()
+"""
+
+
+@pytest.mark.parametrize("heir", HEIRS)
+@pytest.mark.parametrize(
+    ("pair", "gone"), [("pipe", "who read this has ended"), ("openpty", "its terminal was hung up")]
+)
+def test_18_a_session_of_its_own_and_nobody_reads_it(heir: str, pair: str, gone: str) -> None:
+    script = OWN_SESSION.replace("{pair}", pair).replace("{heir}", heir)
+    with Scene(script, *INIT) as scene:
+        scene.expect("ready")
+        scene.until(lambda _: all(map(scene.named, ("server", "platform", "listener"))))
+        scene.kill("platform")
+        scene.until(lambda found: not found and not scene.named("platform"))  # somebody listens
+        scene.kill("listener")
+        scene.until(lambda _: not scene.named("listener"))
+        finding = check(scene.diagnose(), "leftovers", culprit="server", confidence="likely")
+        assert gone in str(finding.facts)
+        assert f"is now a child of {heir}[" in finding.what
+
+
 def test_a_healthy_namespace_has_no_finding() -> None:
     """An init, a program that waits for the children it starts all the time, a daemon by the book, a shell
     with a job.
