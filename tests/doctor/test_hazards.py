@@ -10,6 +10,7 @@ import pytest
 
 from sexton.doctor.diagnosis import diagnose
 from tests.doctor.scene import INIT, Scene, check, python
+from tests.doctor.test_command import document
 
 
 def test_12_a_thread_that_steals_statuses() -> None:
@@ -65,6 +66,33 @@ child(parent); say("ready"); hear()
         assert "vfork child" in finding.what
 
 
+def test_14_a_file_system_whose_program_does_not_answer() -> None:
+    """A FUSE file system: who was interrupted once in its wait for an answer is in D, like for a dead file server."""
+    script = """
+import struct
+device = os.open("/dev/fuse", os.O_RDWR)
+options = f"fd={device},rootmode=40000,user_id=0,group_id=0"
+assert libc.mount(b"dead", b"/mnt", b"fuse", 0, options.encode()) == 0, os.strerror(ctypes.get_errno())
+def request():  # fuse_in_header: its opcode, and the number to answer to
+    return struct.unpack_from("<4xIQ", os.read(device, 1 << 18))
+opcode, number = request()
+assert opcode == 26  # FUSE_INIT
+os.write(device, struct.pack("<IiQ IIII HHIIHH 32x", 80, 0, number, 7, 31, 0, 0, 1, 1, 4096, 1, 1, 0))
+def reader():
+    os.close(device)  # so that the end of this program ends the wait; SIGKILL does not
+    signal.signal(signal.SIGUSR1, lambda *_: None); named("reader"); os.stat("/mnt/file")
+pid = child(reader)
+assert request()[0] == 1  # FUSE_LOOKUP, which gets no answer
+os.kill(pid, signal.SIGUSR1)
+assert request()[0] == 36  # FUSE_INTERRUPT, which need not have any
+say("ready"); hear()
+"""
+    with Scene(script, *INIT) as scene:
+        scene.expect("ready")
+        finding = check(scene.until(lambda f: "uninterruptible" in f), "uninterruptible", culprit="reader", victims=0)
+        assert "the program behind a FUSE file system" in finding.what
+
+
 @pytest.mark.parametrize("cgroup", ["pids"], indirect=True)
 def test_15_no_pids_left_in_a_cgroup_above(cgroup: Path) -> None:
     script = """
@@ -112,6 +140,28 @@ hear()
         finding = scene.diagnose()["pid-headroom"]
         assert "RLIMIT_NPROC of user 64123" in finding.what
         assert "8 of 8 tasks" in finding.what
+
+
+def test_15_no_pids_left_in_a_namespace() -> None:
+    """pid_max is of the PID namespace from Linux 6.14 on; as seen by a doctor inside."""
+    if tuple(map(int, os.uname().release.split(".")[:2])) < (6, 14):
+        pytest.skip("before Linux 6.14 there is one pid_max, that of the whole machine")
+    script = """
+open("/proc/sys/kernel/pid_max", "w").write("310")
+named("culprit")
+for _ in range(270): os.waitid(os.P_PID, child(lambda: None), os.WEXITED | os.WNOWAIT)
+say("ready"); hear()
+"""
+    own = Path("/proc/sys/kernel/pid_max").read_text()
+    with Scene(script, *INIT) as scene:
+        scene.expect("ready")
+        pid = str(scene.all()[0].pid)
+        found = document(code=1, before=("nsenter", "--target", pid, "--pid", "--mount"))
+        [finding] = [one for one in found["findings"] if one["rule"] == "pid-headroom"]
+        assert (finding["severity"], finding["culprit"]["name"]) == ("hazard", "culprit")
+        assert "pid_max" in finding["what"]
+        assert "of 310 tasks are used, 270 of them zombies" in finding["what"]
+    assert Path("/proc/sys/kernel/pid_max").read_text() == own
 
 
 def test_16_a_pid_1_that_does_not_hear_sigterm() -> None:
