@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _MOMENT = 0.3
 
 
-@click.command()
+@click.command(short_help="Find what is wrong with processes, and the cure.")
 @click.option("--pid", type=int, metavar="P", help="Only process P and its descendants.")
 @click.option("--container", metavar="C", help="Only container or pod C: its name, or the beginning of its id.")
 @click.option("--all", "everything", is_flag=True, help="Every process that is seen (the default).")

@@ -9,7 +9,7 @@ import click
 
 from sexton import proc
 from sexton.cli._scope import of_container, of_pid
-from sexton.cli._table import Column, cut, plural, screen, size, span, table
+from sexton.cli._table import Column, fold, plural, screen, size, span, table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -138,7 +138,7 @@ def _columns(_ctx: click.Context, _param: click.Parameter, value: str | None) ->
     return names
 
 
-@click.command()
+@click.command(short_help="Show processes, and who neglects the dead.")
 @click.option("--zombies", is_flag=True, help="Only zombies.")
 @click.option("--orphans", is_flag=True, help="Only processes that were not forked by their parent.")
 @click.option(
@@ -185,7 +185,7 @@ def ps(
     )
     print("\n".join(table([CELLS[name].column for name in names], rows, on)))
     summary = _summary(counted, view)
-    print(on.paint(cut(summary, on.width) if on.width else summary, "dim"))
+    print(on.paint(fold(summary, on), "dim"))
     for line in blind(at):
         print(line, file=sys.stderr)
 
@@ -212,7 +212,6 @@ def _summary(counted: Sequence[proc.Process], view: View) -> str:
     parts = [
         f"{plural(len(counted), 'process', 'processes')}" + (f" ({kernel} of the kernel)" if kernel else ""),
         " ".join(f"{state} {count}" for state, count in states.items()),
-        plural(states["Z"], "zombie"),
         plural(orphans, "living orphan"),
     ]
     return "; ".join(parts)
