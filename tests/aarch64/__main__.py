@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import shutil
 import stat
 import subprocess
@@ -131,7 +132,7 @@ def furnish(root: Path, words: list[str]) -> None:
          "-Werror", "-pthread", "-fno-sanitize=undefined", "-o", ours / "steady", steady],
         check=True,
     )  # fmt: skip
-    chosen = " ".join(words or TESTS)
+    chosen = shlex.join(words or TESTS)
     pytest = "python3 -m pytest -q -p no:cacheprovider -p pytest_timeout -o addopts= --color=no --timeout=900"
     for path, content in ((root / "init", INIT), (root / "usr/bin/cc", CC), (ours / "job", f"{pytest} {chosen}\n")):
         path.write_text(content)

@@ -161,6 +161,36 @@ def test_an_arm64_frame() -> None:
     assert plan.own == registers
 
 
+SVC, RET = b"\x01\0\0\xd4", b"\xc0\x03\x5f\xd6"
+
+
+@pytest.mark.parametrize(
+    ("call", "words", "code", "sleeps"),
+    [
+        (101, {}, SVC, True),  # nanosleep
+        (115, {1: 0}, SVC, True),  # clock_nanosleep for a time
+        (115, {1: 1}, SVC, False),  # and until a time
+        (98, {3: 0x7000}, SVC, True),  # futex with a limit
+        (98, {3: 0}, SVC, False),
+        (128, {}, SVC, True),  # restart_syscall: it was stopped before
+        (63, {}, SVC, False),  # read
+        (101, {}, RET, False),  # not about to make that call
+    ],
+)
+def test_an_arm64_sleep_is_left_first(call: int, words: dict[int, int], code: bytes, sleeps: bool) -> None:
+    values = {8: call, **words}
+    registers = struct.pack("<34Q", *(values.get(at, 7) for at in range(34)))
+    assert AArch64().sleeps(registers, code) == sleeps
+
+
+def test_an_arm64_call_that_is_left_out() -> None:
+    registers = struct.pack("<34Q", *range(100, 132), 0x7004, 0)
+    own, ended, number, content = AArch64().skip(registers)
+    assert struct.unpack("<34Q", own) == (*range(100, 132), 0x7000, 0)  # once more into the call
+    assert struct.unpack("<34Q", ended) == (WORD - 3, *range(101, 132), 0x7004, 0)
+    assert (number, content) == (0x404, b"\xff\xff\xff\xff")
+
+
 def arm(more: dict[int, bytes]) -> Plan:
     registers = struct.pack("<34Q", *range(31), 0x20_0000, 0x7000, 0x6000_0C00)
     return AArch64().plan(Thread(registers, bytes(528), 0, more=more), 1234, GADGETS)

@@ -47,6 +47,7 @@ class Thread(NamedTuple):
     """A stopped thread: registers as ptrace gives them, signal mask, and where to resume it if not there.
 
     `more` has the register sets that the machine asks for besides, by number, where the processor has them.
+    `timed`: its registers lead back into a system call with a time limit that it was taken out of.
     """
 
     registers: bytes
@@ -54,6 +55,7 @@ class Thread(NamedTuple):
     mask: int
     resume_at: int | None = None
     more: Mapping[int, bytes] = {}
+    timed: bool = False
 
 
 class Plan(NamedTuple):
@@ -92,6 +94,14 @@ class Machine(Protocol):
 
     def result(self, registers: bytes) -> int:
         """What a system call that has just returned gave, negative for an errno."""
+
+    def sleeps(self, registers: bytes, code: bytes) -> bool:
+        """Whether it must be taken out of a system call with a time limit first; `code` is what comes next."""
+
+    def skip(self, registers: bytes) -> tuple[bytes, bytes, int, bytes]:
+        """At the entry of that call: the registers that lead into it again; then what makes it end at once with EINTR,
+        as registers, and as the number and content of another set.
+        """
 
     def plan(self, thread: Thread, pid: int, gadgets: Gadgets) -> Plan:
         """The detour of that thread through wait4 for `pid`, a number of the culprit's own PID namespace."""
@@ -199,6 +209,15 @@ class X8664:
             words[self._RIP] = thread.resume_at
         return words
 
+    def sleeps(self, registers: bytes, code: bytes) -> bool:
+        """Never: what its registers say of an interrupted call is enough to go on with it."""
+        del registers, code
+        return False
+
+    def skip(self, registers: bytes) -> tuple[bytes, bytes, int, bytes]:
+        """Never asked."""
+        raise NotImplementedError
+
     def plan(self, thread: Thread, pid: int, gadgets: Gadgets) -> Plan:
         """The frame lies below the red zone: return address, ucontext, and the xstate at a multiple of 64."""
         own = self._own(thread)
@@ -264,12 +283,14 @@ class AArch64:
     wait4 = 260
     rt_sigreturn = 139
     audit = 0xC00000B7
-    # Not nanosleep and its kind: on this machine their remaining time cannot be carried over the detour.
     calm = frozenset(
         {
             63,  # read
             72,  # pselect6
             95,  # waitid
+            98,  # futex
+            101,  # nanosleep
+            115,  # clock_nanosleep
             133,  # rt_sigsuspend
             202,  # accept
             207,  # recvfrom
@@ -287,6 +308,11 @@ class AArch64:
     _FPSIMD_MAGIC = 0x46508001
     _SVE_MAGIC = 0x53564501
     _SVE, _SSVE, _GCS = more_sets
+    _SYSTEM_CALL = 0x404  # NT_ARM_SYSTEM_CALL
+    _SVC = b"\x01\x00\x00\xd4"
+    _EINTR = 4
+    _FUTEX, _NANOSLEEP, _CLOCK_NANOSLEEP, _RESTART_SYSCALL = 98, 101, 115, 128
+    _TIMER_ABSTIME = 1
 
     def stack_pointer(self, registers: bytes) -> int:
         """`sp`."""
@@ -304,6 +330,27 @@ class AArch64:
         if len(registers) != self._SET.size:
             raise Unsupported("it is a 32-bit program")
         return list(self._SET.unpack(registers))
+
+    def sleeps(self, registers: bytes, code: bytes) -> bool:
+        """Before a stop the kernel has prepared the call to begin anew, and only when it lets go of the thread it makes
+        that a restart with the rest of the time: not to be seen, and lost with other registers.
+        """
+        own = self._words(registers)
+        call = own[self._X8]
+        relative = (
+            call in {self._NANOSLEEP, self._RESTART_SYSCALL}
+            or (call == self._CLOCK_NANOSLEEP and not own[1] & self._TIMER_ABSTIME)
+            or (call == self._FUTEX and own[3] != 0)
+        )
+        return relative and code == self._SVC
+
+    def skip(self, registers: bytes) -> tuple[bytes, bytes, int, bytes]:
+        """No such number of a call: it is left out."""
+        own = self._words(registers)
+        ended = list(own)
+        own[self._PC] -= len(self._SVC)
+        ended[0] = -self._EINTR & _WORD
+        return self._SET.pack(*own), self._SET.pack(*ended), self._SYSTEM_CALL, struct.pack("<i", -1)
 
     def plan(self, thread: Thread, pid: int, gadgets: Gadgets) -> Plan:
         """A signal frame at the stack pointer; the kernel has prepared a restart before the stop."""
@@ -327,7 +374,7 @@ class AArch64:
         detour[0:4] = [pid, 0, WNOHANG_WALL, 0]
         detour[self._PSTATE] &= ~self._BRANCH_TYPE
         lost = (self._SVE, thread.more[self._SVE]) if wide else None
-        return Plan(frame_at, frame, self._SET.pack(*detour), self._SET.pack(*own), lost=lost)
+        return Plan(frame_at, frame, self._SET.pack(*detour), self._SET.pack(*own), thread.timed, lost)
 
     def _wide(self, more: Mapping[int, bytes]) -> bytes:
         """The record that brings the SVE registers back, of which a system call keeps the lowest 128 bits only.

@@ -156,14 +156,37 @@ class Tracer:
         self._check_stack(registers)
         if seccomp:
             self._ask_seccomp()
+        counter = self.machine.counter(registers)
         vector = _linux.ptrace_get_registers(self.tid, self.machine.vector_set)
         mask = _linux.ptrace_get_signal_mask(self.tid)
-        resume_at = self._rseq_abort(self.machine.counter(registers))
-        thread = Thread(registers, vector, mask, resume_at, dict(self._more()))
+        thread = Thread(registers, vector, mask, self._rseq_abort(counter), dict(self._more()))
         plan = self.machine.plan(thread, pid, self.gadgets)
+        if self.machine.sleeps(registers, os.pread(self.memory, 4, counter)):
+            thread = thread._replace(registers=self._leave_sleep(), timed=True)
+            plan = self.machine.plan(thread, pid, self.gadgets)
         self.step("write the frame")
         self._write(plan)
         return Way(plan, mask)
+
+    def _leave_sleep(self) -> bytes:
+        """Let it enter its call, and leave without having slept; the registers that lead into the rest of it."""
+        own = b""
+        for way in ("enter its call", "leave its call"):
+            self.step(way)
+            _linux.ptrace_resume(_linux.PTRACE_SYSCALL, self.tid)
+            stop = self._wait()
+            if stop.kind == "gone":
+                raise Failed("it ended")
+            if stop.kind != "syscall":
+                self._detach(stop.signum if stop.kind == "signal" else 0)
+                raise Failed("it was stopped on the way")
+            if not own:
+                registers = _linux.ptrace_get_registers(self.tid, _linux.NT_PRSTATUS)
+                own, ended, number, none = self.machine.skip(registers)
+                self.step("leave its call out")
+                _linux.ptrace_set_registers(self.tid, _linux.NT_PRSTATUS, ended)
+                _linux.ptrace_set_registers(self.tid, number, none)
+        return own
 
     def _more(self) -> Iterator[tuple[int, bytes]]:
         for number in self.machine.more_sets:
