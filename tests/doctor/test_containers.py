@@ -75,7 +75,7 @@ def test_a_container_whose_pid_1_does_not_reap_then_frozen_then_cured(podman: tu
         assert {cure["place"] for cure in finding["cures"][:3]} == {"sexton", "podman"}
         assert f"podman restart {container[:12]}" in [cure["commands"] for cure in finding["cures"]]
         text = sexton("doctor", "--container", container[:12]).stdout
-        assert f"in podman {container[:12]}" in text
+        assert f" ({container[:12]})" in text.partition("\n")[0]  # behind the name that podman gave it
         assert "kubectl" not in text
 
         tree = json.loads(sexton("tree", "--json", container[:12]).stdout)
@@ -105,12 +105,15 @@ def test_a_container_by_its_name(podman: tuple[Podman, str], tmp_path: Path, mon
     container = engine.do("run", "-d", "--name=shop.web", image, "sleep", "1000")
     try:
         (first,) = inside(container)
-        listed = sexton("ps", "--container", "shop.web").stdout
-        assert "podman:shop.web" in listed
+        assert sexton("ps", "--pid", str(first)).stdout.splitlines()[0].split()[6] == "CONTAINER"
+        assert "  shop.web  " in sexton("ps", "--pid", str(first)).stdout
+        assert "CONTAINER" not in sexton("ps", "--container", "shop.web").stdout  # all of it is in that one
         [process] = json.loads(sexton("ps", "--json", "--container", "shop.web").stdout)["processes"]
         assert (process["pid"], process["container"]["name"]) == (first, "shop.web")
         assert f"sleep[{first}]" in sexton("tree", "shop.web").stdout
-        assert sexton("doctor", "--container", "shop.web").returncode == 1  # sleep as PID 1 does not hear SIGTERM
+        told = sexton("doctor", "--container", "shop.web")
+        assert told.returncode == 1  # sleep as PID 1 does not hear SIGTERM
+        assert f"slow-stop (certain)  in podman shop.web ({container[:12]})" in told.stdout
         assert sexton("reap", "--container", "shop.web").stdout == "No zombies.\n"
         assert f"shop.web ({container[:12]})" in sexton("ps", "--container", "shop").stderr
 

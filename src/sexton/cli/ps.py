@@ -81,8 +81,9 @@ def _container(process: proc.Process, view: View) -> str:
     one = view.containers.get(process.pid)
     if one is None:
         return ""
-    name = proc.printable(str(view.names.get(one.id, one.short)))
-    return f"{one.engine}:{name}" if one.engine else name
+    if one.id in view.names:
+        return proc.printable(str(view.names[one.id]))
+    return f"{one.engine}:{one.short}" if one.engine else one.short
 
 
 def _name(one: proc.Container, view: View) -> str | None:
@@ -173,7 +174,7 @@ def ps(
         _print_json(shown, counted, view)
         return
     shown = [process for process in shown if not process.kernel]
-    boxed = any(process.pid in view.containers for process in shown)
+    boxed = container is None and any(process.pid in view.containers for process in shown)
     names = columns or (*_DEFAULT[:6], *(("container",) if boxed else ()), *_DEFAULT[6:])
     on = screen()
     rows = (

@@ -7,8 +7,9 @@ is let go, and walks by itself.
 
 The exception is a system call with a time limit (nanosleep, poll, a timed futex): after the detour it would end with
 EINTR, as after any signal handler. There the tracer goes along, and gives the registers back in a way that the kernel
-carries the rest of the time over; so only a tracer that dies on that walk makes it end early. It goes along, too, where
-no event will tell of the reaping (before Linux 6.9).
+carries the rest of the time over; so only a tracer that dies on that walk makes it end early. On aarch64 such a call is
+left first, since the kernel keeps to itself that it is one. It goes along, too, where no event will tell of the reaping
+(before Linux 6.9).
 
 A stop is looked at with WNOWAIT, so that a signal which was about to be delivered still is. Never single-steps: a step
 that outlives its tracer is a fatal SIGTRAP. Sources: ptrace(2), kernel/ptrace.c.
