@@ -221,6 +221,31 @@ pid = child(npm); say("ready"); os.waitpid(pid, 0); say("gone"); hear()
         assert "with 1 descendants" in finding.what
 
 
+@pytest.mark.parametrize("init", [(), INIT, ("bash", "-c", '"$@"; exit', "bash", "{python}")], ids=["", "tini", "bash"])
+def test_18_incident_1_with_npm_itself(init: tuple[str, ...], tmp_path: Path) -> None:
+    """The platform stops npm as it stops any program, and npm's server lives on; seen below three kinds of PID 1."""
+    server = "require('net').createServer().listen(0, '127.0.0.1', () => console.log('listening'));"
+    (tmp_path / "server.js").write_text(server)
+    (tmp_path / "package.json").write_text(
+        '{"name": "shop", "version": "1.0.0", "scripts": {"start": "node server.js"}}'
+    )
+    script = f"""
+app = subprocess.Popen(["npm", "run", "start"], cwd={str(tmp_path)!r}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+    env={{**os.environ, "npm_config_update_notifier": "false"}}, text=True)
+while app.stdout.readline() != "listening\\n": pass
+say("ready"); hear(); app.kill(); app.wait(); say("stopped"); hear()
+"""
+    with Scene(script, *init) as scene:
+        scene.expect("ready")
+        assert "leftovers" not in scene.diagnose()
+        scene.tell()
+        scene.expect("stopped")
+        finding = scene.diagnose()["leftovers"]
+        assert finding.victims
+        assert "npm_lifecycle_event=start" in str(finding.facts)
+        assert "it holds" in finding.what
+
+
 # Who gets orphans without being PID 1, and buries them: it starts `platform`, and is called otherwise.
 SUBREAPER = """
 def bury(*_):
