@@ -117,7 +117,8 @@ def test_a_container_by_its_name(podman: tuple[Podman, str], tmp_path: Path, mon
         assert sexton("reap", "--container", "shop.web").stdout == "No zombies.\n"
         assert f"shop.web ({container[:12]})" in sexton("ps", "--container", "shop").stderr
 
-        assert ask("shop.web", {container}) == ""  # the podman of the machine has its own storage
+        box = proc.Container(container, "podman", "")
+        assert ask("shop.web", {box}) == ""  # the podman of the machine has its own storage
         there = shutil.which("podman")
         assert there
         words = [there if word == "podman" else word for word in engine.words()]
@@ -128,9 +129,11 @@ def test_a_container_by_its_name(podman: tuple[Podman, str], tmp_path: Path, mon
             for name, value in engine.environment.items():
                 patch.setenv(name, value)
             patch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-            assert ask("shop.web", {container}) == container
-            assert ask("shop.web", {"f" * 64}) == ""
-            assert ask("--help", {container}) == ""
+            assert ask("shop.web", {box}) == container
+            assert ask("shop.web", {box._replace(id="f" * 64)}) == ""
+            assert ask("shop.web", {box._replace(engine="")}) == container
+            assert ask("shop.web", {box._replace(engine="docker")}) == ""  # podman is not asked
+            assert ask("--help", {box}) == ""
     finally:
         engine.do("rm", "-f", "-t", "0", container)
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 # Seconds for an engine to answer, the last resort.
 _PATIENCE = 10.0
-_INSPECT = ("podman", "docker", "nerdctl")
+_INSPECT = {"podman": "podman", "docker": "docker", "nerdctl": "containerd"}
 _ID = 64
 
 # What containerd and CRI-O write into config.json of a container: its name, its pod's, and the namespace of that.
@@ -66,14 +66,18 @@ def read(at: proc.Snapshot, known: Mapping[int, proc.Container], fs: str = "") -
     return found
 
 
-def ask(wanted: str, ids: Collection[str]) -> str:
-    """The id, among those, that an engine on this machine gives for the name; "" where none does."""
+def ask(wanted: str, known: Collection[proc.Container]) -> str:
+    """The id, among those, that an engine gives for the name; "" where none does.
+
+    Only an engine that may have one of them is asked: podman makes itself a storage when it is first asked anything.
+    """
     if not wanted or wanted.startswith("-"):
         return ""
-    for engine in _INSPECT:
-        if not shutil.which(engine):
+    for program, engine in _INSPECT.items():
+        ids = {one.id for one in known if one.id and one.engine in {"", engine}}
+        if not ids or not shutil.which(program):
             continue
-        words = [engine, "container", "inspect", "--format", "{{.Id}}", wanted]
+        words = [program, "container", "inspect", "--format", "{{.Id}}", wanted]
         try:
             done = subprocess.run(words, capture_output=True, text=True, timeout=_PATIENCE, check=False)
         except (OSError, subprocess.TimeoutExpired):

@@ -35,7 +35,7 @@ def of_container(at: proc.Snapshot, known: Mapping[int, proc.Container], wanted:
     if len(ids) > 1 and (pods == {""} or wanted in {names[one].name for one in ids}):
         raise CannotLook(f"{wanted!r} is the name of {len(ids)} containers: {_listed(ids, names)}; name one by its id")
     matches = {one for one in known.values() if one.id in ids} or _beginning(known, wanted)
-    if not matches and (answer := _names.ask(wanted, {one.id for one in known.values() if one.id})):
+    if not matches and (answer := _names.ask(wanted, set(known.values()))):
         matches = {one for one in known.values() if one.id == answer}
     if not matches:
         seen = _listed({one.id or one.pod for one in known.values()}, names) or "none"

@@ -56,6 +56,26 @@ def _status(process: proc.Process, view: View, name: str) -> str:
     return str(value) if value or name != "tracer" else ""
 
 
+def _signals(process: proc.Process, view: View, name: str) -> str:
+    """The signals of a mask by their names; those without one by number."""
+    import signal
+
+    status = proc.status(process.pid, view.at.root)
+    if isinstance(status, proc.Missing):
+        return "-"
+    mask, names = getattr(status, name), {one.value: one.name[3:] for one in signal.Signals}
+    return ",".join(names.get(number, str(number)) for number in range(1, 65) if proc.has(mask, number))
+
+
+def _cgroup(process: proc.Process, view: View) -> str:
+    """Its path in version 2; in version 1 the longest, since it may be at the root of some hierarchies."""
+    groups = proc.cgroups(process.pid, view.at.root)
+    if isinstance(groups, proc.Missing):
+        return "-"
+    paths = [one.path for one in groups]
+    return proc.printable(max(paths, key=len, default="-"))
+
+
 def _user(process: proc.Process, view: View) -> str:
     import pwd
 
@@ -117,6 +137,10 @@ CELLS: dict[str, Cell] = {
     "rss": Cell(Column("RSS", right=True), lambda p, _: size(p.rss)),
     "user": Cell(Column("USER"), _user),
     "tracer": Cell(Column("TRACER", right=True), lambda p, v: _status(p, v, "tracer")),
+    "caught": Cell(Column("CAUGHT", elastic=True), lambda p, v: _signals(p, v, "caught")),
+    "ignored": Cell(Column("IGNORED", elastic=True), lambda p, v: _signals(p, v, "ignored")),
+    "blocked": Cell(Column("BLOCKED", elastic=True), lambda p, v: _signals(p, v, "blocked")),
+    "cgroup": Cell(Column("CGROUP", elastic=True), _cgroup),
     "exit-signal": Cell(Column("EXITSIG", right=True), lambda p, _: str(p.exit_signal)),
     "wchan": Cell(Column("WCHAN"), lambda p, v: _text(proc.wchan(p.pid, v.at.root))),
     "container": Cell(Column("CONTAINER", elastic=True), _container),
