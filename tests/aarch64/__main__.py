@@ -5,7 +5,7 @@
     .venv/bin/python -m tests.aarch64 [--kernel 6.12] [--cpu cortex-a57] [pytest's arguments]
 
 Nothing is installed: the packages of the other machine are unpacked below build/aarch64, and together with sexton and
-the tests they become the file system that the kernel boots from. Takes four minutes on two slow processors; not in CI.
+the tests they become the file system that the kernel boots from. Takes five minutes on two slow processors; not in CI.
 """
 
 from __future__ import annotations
