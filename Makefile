@@ -126,7 +126,7 @@ build/fuzz-%: tests/fuzz/%.c $(PARTS)
 	@mkdir -p build
 	clang @init/cflags $(SANITIZE) -fsanitize=fuzzer -Dmain=unused_main $(DEFINE) -Iinit $(SOURCES) $< $(WRAP) -o $@
 
-bench: install
+bench: install .venv/.dev
 	$(BIN)/python -m bench.init
 	$(BIN)/python -m bench.proc
 	$(BIN)/python -m bench.inject

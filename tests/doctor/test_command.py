@@ -66,7 +66,7 @@ def test_health_and_findings_are_the_exit_code() -> None:
     ("words", "said"),
     [
         (("--pid", "999999999"), "no process 999999999"),
-        (("--container", "feedbeef"), "no container or pod begins with 'feedbeef'"),
+        (("--container", "feedbeef"), "no container or pod is called 'feedbeef'"),
         (("--pid", "1", "--all"), "exclude one another"),
         (("--pid", "x"), "not a valid integer"),
     ],
@@ -192,7 +192,7 @@ def test_a_container_is_chosen_by_its_id(tmp_path: Path) -> None:
         tree.add(pid, b"app", nspid=f"{pid}\t1", caught=0x4000, cgroup=f"0::/docker/{box}\n")
         tree.add(pid + 1, b"sh", ppid=pid, state="Z", cgroup=f"0::/docker/{box}\n")
     for name, pids in (("a1", [11]), (two, [21])):
-        evidence = collect(tree.root, lambda _, known, name=name: of_container(known, name), settle=0)  # type: ignore[misc]  # a default binds the loop's name
+        evidence = collect(tree.root, lambda at, known, name=name: of_container(at, known, name), settle=0)  # type: ignore[misc]  # a default binds the loop's name
         found = diagnose(evidence)
         assert [v.pid for f in found for v in f.victims] == pids
         assert found[0].container == proc.Container(one if name == "a1" else two, "docker", "")

@@ -10,6 +10,7 @@ import pytest
 
 from sexton.doctor.diagnosis import diagnose
 from tests.doctor.scene import INIT, Scene, check, python
+from tests.doctor.test_command import document
 
 
 def test_12_a_thread_that_steals_statuses() -> None:
@@ -65,6 +66,33 @@ child(parent); say("ready"); hear()
         assert "vfork child" in finding.what
 
 
+def test_14_a_file_system_whose_program_does_not_answer() -> None:
+    """A FUSE file system: who was interrupted once in its wait for an answer is in D, like for a dead file server."""
+    script = """
+import struct
+device = os.open("/dev/fuse", os.O_RDWR)
+options = f"fd={device},rootmode=40000,user_id=0,group_id=0"
+assert libc.mount(b"dead", b"/mnt", b"fuse", 0, options.encode()) == 0, os.strerror(ctypes.get_errno())
+def request():  # fuse_in_header: its opcode, and the number to answer to
+    return struct.unpack_from("<4xIQ", os.read(device, 1 << 18))
+opcode, number = request()
+assert opcode == 26  # FUSE_INIT
+os.write(device, struct.pack("<IiQ IIII HHIIHH 32x", 80, 0, number, 7, 31, 0, 0, 1, 1, 4096, 1, 1, 0))
+def reader():
+    os.close(device)  # so that the end of this program ends the wait; SIGKILL does not
+    signal.signal(signal.SIGUSR1, lambda *_: None); named("reader"); os.stat("/mnt/file")
+pid = child(reader)
+assert request()[0] == 1  # FUSE_LOOKUP, which gets no answer
+os.kill(pid, signal.SIGUSR1)
+assert request()[0] == 36  # FUSE_INTERRUPT, which need not have any
+say("ready"); hear()
+"""
+    with Scene(script, *INIT) as scene:
+        scene.expect("ready")
+        finding = check(scene.until(lambda f: "uninterruptible" in f), "uninterruptible", culprit="reader", victims=0)
+        assert "the program behind a FUSE file system" in finding.what
+
+
 @pytest.mark.parametrize("cgroup", ["pids"], indirect=True)
 def test_15_no_pids_left_in_a_cgroup_above(cgroup: Path) -> None:
     script = """
@@ -112,6 +140,28 @@ hear()
         finding = scene.diagnose()["pid-headroom"]
         assert "RLIMIT_NPROC of user 64123" in finding.what
         assert "8 of 8 tasks" in finding.what
+
+
+def test_15_no_pids_left_in_a_namespace() -> None:
+    """pid_max is of the PID namespace from Linux 6.14 on; as seen by a doctor inside."""
+    if tuple(map(int, os.uname().release.split(".")[:2])) < (6, 14):
+        pytest.skip("before Linux 6.14 there is one pid_max, that of the whole machine")
+    script = """
+open("/proc/sys/kernel/pid_max", "w").write("310")
+named("culprit")
+for _ in range(270): os.waitid(os.P_PID, child(lambda: None), os.WEXITED | os.WNOWAIT)
+say("ready"); hear()
+"""
+    own = Path("/proc/sys/kernel/pid_max").read_text()
+    with Scene(script, *INIT) as scene:
+        scene.expect("ready")
+        pid = str(scene.all()[0].pid)
+        found = document(code=1, before=("nsenter", "--target", pid, "--pid", "--mount"))
+        [finding] = [one for one in found["findings"] if one["rule"] == "pid-headroom"]
+        assert (finding["severity"], finding["culprit"]["name"]) == ("hazard", "culprit")
+        assert "pid_max" in finding["what"]
+        assert "of 310 tasks are used, 270 of them zombies" in finding["what"]
+    assert Path("/proc/sys/kernel/pid_max").read_text() == own
 
 
 def test_16_a_pid_1_that_does_not_hear_sigterm() -> None:
@@ -169,6 +219,114 @@ pid = child(npm); say("ready"); os.waitpid(pid, 0); say("gone"); hear()
         finding = check(scene.diagnose(), "leftovers", culprit="sh", victims=2, confidence="likely")
         assert "npm_lifecycle_event=start" in str(finding.facts)
         assert "with 1 descendants" in finding.what
+
+
+@pytest.mark.parametrize("init", [(), INIT, ("bash", "-c", '"$@"; exit', "bash", "{python}")], ids=["", "tini", "bash"])
+def test_18_incident_1_with_npm_itself(init: tuple[str, ...], tmp_path: Path) -> None:
+    """The platform stops npm as it stops any program, and npm's server lives on; seen below three kinds of PID 1."""
+    server = "require('net').createServer().listen(0, '127.0.0.1', () => console.log('listening'));"
+    (tmp_path / "server.js").write_text(server)
+    (tmp_path / "package.json").write_text(
+        '{"name": "shop", "version": "1.0.0", "scripts": {"start": "node server.js"}}'
+    )
+    script = f"""
+app = subprocess.Popen(["npm", "run", "start"], cwd={str(tmp_path)!r}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+    env={{**os.environ, "npm_config_update_notifier": "false"}}, text=True)
+while app.stdout.readline() != "listening\\n": pass
+say("ready"); hear(); app.kill(); app.wait(); say("stopped"); hear()
+"""
+    with Scene(script, *init) as scene:
+        scene.expect("ready")
+        assert "leftovers" not in scene.diagnose()
+        scene.tell()
+        scene.expect("stopped")
+        finding = scene.diagnose()["leftovers"]
+        assert finding.victims
+        assert "npm_lifecycle_event=start" in str(finding.facts)
+        assert "it holds" in finding.what
+
+
+# Who gets orphans without being PID 1, and buries them: it starts `platform`, and is called otherwise.
+SUBREAPER = """
+def bury(*_):
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]: pass
+    except ChildProcessError: pass
+def heir(name, platform):
+    libc.prctl(36, 1)  # PR_SET_CHILD_SUBREAPER
+    signal.signal(signal.SIGCHLD, bury); named(name); child(platform); rest()
+"""
+HEIRS = ["systemd", "containerd-shim", "conmon", "sexton-init"]
+
+
+@pytest.mark.parametrize("heir", [*HEIRS, "supervisor"])
+def test_18_npm_left_a_server_to_a_subreaper(heir: str) -> None:
+    """Incident 1 below any subreaper, one too that is known as such by nothing but its children."""
+    script = f"""{SUBREAPER}
+env = {{**os.environ, "npm_lifecycle_event": "start"}}
+def npm():
+    named("npm run start"); subprocess.Popen(["sh", "-c", "sleep 1000; :"], env=env); rest()
+def platform():
+    os.setsid(); named("platform"); signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    pid = child(npm); say("ready"); os.waitpid(pid, 0); say("gone"); rest()
+child(heir, {heir!r}, platform)
+hear()
+"""
+    with Scene(script, *INIT) as scene:
+        scene.expect("ready")
+        scene.until(lambda _: scene.named("sleep"))
+        assert not scene.diagnose()
+        scene.kill("npm run start")
+        scene.expect("gone")
+        finding = check(scene.diagnose(), "leftovers", culprit="sh", victims=2, confidence="likely")
+        assert "npm_lifecycle_event=start" in str(finding.facts)
+        assert f"is now a child of {heir}[" in finding.what
+
+
+def test_18_what_npm_started_behind_a_guard_is_no_leftover(sexton_init: Path) -> None:
+    """The guard has npm's environment itself, and stands where npm put it."""
+    script = f"""
+env = {{**os.environ, "npm_lifecycle_event": "start"}}
+subprocess.Popen([{str(sexton_init)!r}, "--", "sleep", "1000"], env=env, stdin=subprocess.DEVNULL)
+say("ready"); hear()
+"""
+    with Scene(script, *INIT) as scene:
+        scene.expect("ready")
+        scene.until(lambda _: scene.named("sleep"))
+        assert not scene.diagnose()
+
+
+# `output` is what the server writes to, after it has left the session of whoever started it; `listener` has the rest.
+OWN_SESSION = f"""{SUBREAPER}
+def listener():
+    os.close(output); sleeper("listener")
+def server():
+    os.setsid(); os.dup2(output, 1); sleeper("server")
+def platform():
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL); child(server); sleeper("platform")
+signal.signal(signal.SIGCHLD, bury)
+ear, output = os.{{pair}}()
+child(listener); os.close(ear); child(heir, "{{heir}}", platform); os.close(output)
+say("ready"); hear()
+"""
+
+
+@pytest.mark.parametrize("heir", HEIRS)
+@pytest.mark.parametrize(
+    ("pair", "gone"), [("pipe", "who read this has ended"), ("openpty", "its terminal was hung up")]
+)
+def test_18_a_session_of_its_own_and_nobody_reads_it(heir: str, pair: str, gone: str) -> None:
+    script = OWN_SESSION.replace("{pair}", pair).replace("{heir}", heir)
+    with Scene(script, *INIT) as scene:
+        scene.expect("ready")
+        scene.until(lambda _: all(map(scene.named, ("server", "platform", "listener"))))
+        scene.kill("platform")
+        scene.until(lambda found: not found and not scene.named("platform"))  # somebody listens
+        scene.kill("listener")
+        scene.until(lambda _: not scene.named("listener"))
+        finding = check(scene.diagnose(), "leftovers", culprit="server", confidence="likely")
+        assert gone in str(finding.facts)
+        assert f"is now a child of {heir}[" in finding.what
 
 
 def test_a_healthy_namespace_has_no_finding() -> None:

@@ -14,6 +14,7 @@ from sexton.doctor.inject_frame import (
     X8664,
     AArch64,
     Gadgets,
+    Plan,
     Thread,
     Unsupported,
 )
@@ -158,6 +159,78 @@ def test_an_arm64_frame() -> None:
     assert context[176 + 288 + 16 :][:512] == vector[:512]
     assert struct.unpack_from("<II", context, 176 + 288 + 528) == (0, 0)  # the end of the records
     assert plan.own == registers
+
+
+SVC, RET = b"\x01\0\0\xd4", b"\xc0\x03\x5f\xd6"
+
+
+@pytest.mark.parametrize(
+    ("call", "words", "code", "sleeps"),
+    [
+        (101, {}, SVC, True),  # nanosleep
+        (115, {1: 0}, SVC, True),  # clock_nanosleep for a time
+        (115, {1: 1}, SVC, False),  # and until a time
+        (98, {3: 0x7000}, SVC, True),  # futex with a limit
+        (98, {3: 0}, SVC, False),
+        (128, {}, SVC, True),  # restart_syscall: it was stopped before
+        (63, {}, SVC, False),  # read
+        (101, {}, RET, False),  # not about to make that call
+    ],
+)
+def test_an_arm64_sleep_is_left_first(call: int, words: dict[int, int], code: bytes, sleeps: bool) -> None:
+    values = {8: call, **words}
+    registers = struct.pack("<34Q", *(values.get(at, 7) for at in range(34)))
+    assert AArch64().sleeps(registers, code) == sleeps
+
+
+def test_an_arm64_call_that_is_left_out() -> None:
+    registers = struct.pack("<34Q", *range(100, 132), 0x7004, 0)
+    own, ended, number, content = AArch64().skip(registers)
+    assert struct.unpack("<34Q", own) == (*range(100, 132), 0x7000, 0)  # once more into the call
+    assert struct.unpack("<34Q", ended) == (WORD - 3, *range(101, 132), 0x7004, 0)
+    assert (number, content) == (0x404, b"\xff\xff\xff\xff")
+
+
+def arm(more: dict[int, bytes]) -> Plan:
+    registers = struct.pack("<34Q", *range(31), 0x20_0000, 0x7000, 0x6000_0C00)
+    return AArch64().plan(Thread(registers, bytes(528), 0, more=more), 1234, GADGETS)
+
+
+def sve(length: int, in_use: int = 1) -> bytes:
+    """A user_sve_header and registers that differ from byte to byte."""
+    registers = bytes(at * 7 & 0xFF for at in range(34 * length + length // 8)) if in_use else b""
+    return struct.pack("<IIHHHH", 16 + len(registers), 9000, length, 256, in_use, 0) + registers
+
+
+def test_an_arm64_frame_with_wide_vectors() -> None:
+    plan = arm({0x405: sve(64)})
+    record = plan.frame[128 + 176 + 288 + 528 :]
+    magic, size, length = struct.unpack_from("<IIH", record)
+    assert (magic, size, length) == (0x53564501, 16 + 2184 + 8, 64)
+    assert record[16 : 16 + 2184] == sve(64)[16:]
+    assert struct.unpack_from("<II", record, size) == (0, 0)  # the end of the records
+    assert plan.lost == (0x405, sve(64))
+    assert struct.unpack("<34Q", plan.detour)[33] == 0x6000_0000  # no guarded page takes it for a jump
+    assert struct.unpack("<34Q", plan.own)[33] == 0x6000_0C00
+
+
+def test_an_arm64_thread_that_does_not_use_them() -> None:
+    plan = arm({0x405: sve(64, in_use=0), 0x40B: sve(64, in_use=0), 0x410: bytes(24)})
+    assert plan == arm({})
+    assert plan.lost is None
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        ({0x405: sve(128)}, "SVE registers of 128 bytes do not fit"),
+        ({0x405: sve(16, in_use=0), 0x40B: sve(16)}, "streaming mode"),
+        ({0x410: struct.pack("<Q", 1)}, "shadow stack"),
+    ],
+)
+def test_an_arm64_thread_that_cannot_be_led_back(more: dict[int, bytes], why: str) -> None:
+    with pytest.raises(Unsupported, match=why):
+        arm(more)
 
 
 MAPS = b"""\

@@ -214,7 +214,7 @@ def test_never_its_own_ancestors() -> None:
         (["--all", "--parent", "1"], "name one of"),
         (["x"], "is no pid"),
         (["--parent", "4194303"], "no process 4194303"),
-        (["--container", "feedfeed"], "no container or pod begins with"),
+        (["--container", "feedfeed"], "no container or pod is called"),
         (["--keep", "--all"], "--keep takes the pid of a parent"),
     ],
 )

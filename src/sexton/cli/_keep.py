@@ -46,6 +46,6 @@ def _culprit(at: proc.Snapshot, target: str) -> proc.Process:
     if target.isdecimal() and int(target) in at:
         of_pid(at, int(target))
         return at.processes[int(target)]
-    inside = of_container(proc.containers(at), target)
+    inside = of_container(at, proc.containers(at), target)
     tops = [at.processes[pid] for pid in inside if at.processes[pid].ppid not in inside]
     return min(tops, key=lambda process: (process.start, process.pid))

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sexton.cli._table import Screen, plural
+from sexton.proc import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from sexton.doctor.evidence import Evidence
     from sexton.doctor.model import Cure, Finding
+    from sexton.proc import Container
 
 _PLAIN_WIDTH = 100  # of prose where no terminal gives a width
 _STYLES = {"problem": ("bold", "red"), "hazard": ("bold", "yellow")}
@@ -35,9 +37,7 @@ def section(finding: Finding, evidence: Evidence, on: Screen, shown: set[Cure]) 
 
     head = f"{finding.severity.upper()}  {finding.rule} ({finding.confidence})"
     if finding.container:
-        head += f"  in {finding.container.engine or 'container'} {finding.container.short}"
-        if finding.container.pod:
-            head += f", pod {finding.container.pod}"
+        head += f"  in {_place(finding.container, evidence)}"
     yield on.paint(head, *_STYLES[finding.severity])
     yield from _prose(finding.what + ".", "  ", "  ", on)
     yield from _prose(finding.remedy, "  Do: ", "      ", on)
@@ -55,6 +55,16 @@ def section(finding: Finding, evidence: Evidence, on: Screen, shown: set[Cure]) 
     others = len(finding.cures) - len(fitting)
     if others:
         yield on.paint(f"  {plural(others, 'more cure')} for other places: --json, or the page {finding.rule}", "dim")
+
+
+def _place(container: Container, evidence: Evidence) -> str:
+    """`docker web (0123456789ab), pod UID`, as far as that is known."""
+    from sexton.cli import _names
+
+    name = _names.read(evidence.at, evidence.containers).get(container.id)
+    known = f"{printable(str(name))} ({container.short})" if name else container.short
+    pod = f", pod {container.pod}" if container.pod else ""
+    return f"{container.engine or 'container'} {known}{pod}"
 
 
 def _cure(cure: Cure, on: Screen) -> Iterator[str]:

@@ -72,6 +72,16 @@ def cut(text: str, width: int) -> str:
     return text + "…" if width > 0 else ""
 
 
+def fold(text: str, on: Screen, indent: str = "  ") -> str:
+    """The text on as many lines as the terminal makes it need; nothing of it is cut."""
+    if not on.width or wide(text) <= on.width:
+        return text
+    from textwrap import wrap
+
+    width = max(on.width, 20)
+    return "\n".join(wrap(text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False))
+
+
 def table(columns: Sequence[Column], rows: Iterable[tuple[Sequence[str], Sequence[str]]], on: Screen) -> Iterable[str]:
     """The lines of a table: each row is its cells and the styles of the whole line."""
     rows = list(rows)

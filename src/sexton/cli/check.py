@@ -49,17 +49,22 @@ def check(context: click.Context, *, image_rootfs: str, grace: float, as_json: b
 def _print(report: Report) -> None:
     import shlex
 
-    from sexton.cli._table import Column, screen, table
+    from sexton.cli._table import Column, fold, screen, table
     from sexton.doctor.check import DEADLINES
 
     on = screen()
     print(on.paint(f"As PID 1: {shlex.join(report.command)}", "bold"))
     columns = (Column("QUESTION"), Column("ANSWER"), Column("WHY", elastic=True))
-    rows = [((one.question, one.answer, one.why), _STYLES[one.answer]) for one in report.verdicts]
+    before = max(len(one.question) for one in report.verdicts) + len("  ANSWER  ")
+    rows: list[tuple[tuple[str, str, str], tuple[str, ...]]] = []
+    for one in report.verdicts:  # the reasons are what it is about, so they are folded and not cut
+        first, *rest = fold(one.why, on._replace(width=on.width and on.width - before), "").split("\n")
+        rows += [((one.question, one.answer, first), _STYLES[one.answer])]
+        rows += [(("", "", line), _STYLES[one.answer]) for line in rest]
     print("\n".join(table(columns, rows, on)))
-    print(f"\n{on.paint(report.advice.text, 'bold')}\n{report.advice.why}")
+    print(f"\n{on.paint(report.advice.text, 'bold')}\n{fold(report.advice.why, on, '')}")
     waited = ", ".join(f"{name} {seconds:g} s" for name, seconds in DEADLINES.items())
-    print(on.paint(f"Waited at most: grace {report.grace:g} s, {waited}.", "dim"))
+    print(on.paint(fold(f"Waited at most: grace {report.grace:g} s, {waited}.", on), "dim"))
 
 
 def _print_json(report: Report) -> None:

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 _MOMENT = 0.3
 
 
-@click.command()
+@click.command(short_help="Find what is wrong with processes, and the cure.")
 @click.option("--pid", type=int, metavar="P", help="Only process P and its descendants.")
-@click.option("--container", metavar="C", help="Only the container or pod whose id begins with C.")
+@click.option("--container", metavar="C", help="Only container or pod C: its name, or the beginning of its id.")
 @click.option("--all", "everything", is_flag=True, help="Every process that is seen (the default).")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, as sexton-doctor(1) describes it.")
 @click.option("--watch", is_flag=True, help="Stay, asleep until a process ends, and tell what changes.")
@@ -62,7 +62,7 @@ def _choice(pid: int | None, container: str | None) -> Choice | None:
     if pid is not None:
         return lambda at, _: of_pid(at, pid)
     if container is not None:
-        return lambda _, known: of_container(known, container)
+        return lambda at, known: of_container(at, known, container)
     return None
 
 

@@ -9,10 +9,12 @@ import click
 
 from sexton import proc
 from sexton.cli._scope import of_container, of_pid
-from sexton.cli._table import Column, cut, plural, screen, size, span, table
+from sexton.cli._table import Column, fold, plural, screen, size, span, table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from sexton.cli._names import Name
 
 _WORDS = {
     "R": "running",
@@ -34,6 +36,7 @@ class View(NamedTuple):
     at: proc.Snapshot
     containers: dict[int, proc.Container]
     culprits: dict[int, tuple[proc.Process, ...]]
+    names: dict[str, Name]
 
 
 class Cell(NamedTuple):
@@ -51,6 +54,26 @@ def _status(process: proc.Process, view: View, name: str) -> str:
         return " ".join(map(str, status.ns_pids))
     value = getattr(status, name)
     return str(value) if value or name != "tracer" else ""
+
+
+def _signals(process: proc.Process, view: View, name: str) -> str:
+    """The signals of a mask by their names; those without one by number."""
+    import signal
+
+    status = proc.status(process.pid, view.at.root)
+    if isinstance(status, proc.Missing):
+        return "-"
+    mask, names = getattr(status, name), {one.value: one.name[3:] for one in signal.Signals}
+    return ",".join(names.get(number, str(number)) for number in range(1, 65) if proc.has(mask, number))
+
+
+def _cgroup(process: proc.Process, view: View) -> str:
+    """Its path in version 2; in version 1 the longest, since it may be at the root of some hierarchies."""
+    groups = proc.cgroups(process.pid, view.at.root)
+    if isinstance(groups, proc.Missing):
+        return "-"
+    paths = [one.path for one in groups]
+    return proc.printable(max(paths, key=len, default="-"))
 
 
 def _user(process: proc.Process, view: View) -> str:
@@ -78,7 +101,13 @@ def _container(process: proc.Process, view: View) -> str:
     one = view.containers.get(process.pid)
     if one is None:
         return ""
+    if one.id in view.names:
+        return proc.printable(str(view.names[one.id]))
     return f"{one.engine}:{one.short}" if one.engine else one.short
+
+
+def _name(one: proc.Container, view: View) -> str | None:
+    return str(view.names[one.id]) if one.id in view.names else None
 
 
 def _what(process: proc.Process, view: View) -> str:
@@ -108,6 +137,10 @@ CELLS: dict[str, Cell] = {
     "rss": Cell(Column("RSS", right=True), lambda p, _: size(p.rss)),
     "user": Cell(Column("USER"), _user),
     "tracer": Cell(Column("TRACER", right=True), lambda p, v: _status(p, v, "tracer")),
+    "caught": Cell(Column("CAUGHT", elastic=True), lambda p, v: _signals(p, v, "caught")),
+    "ignored": Cell(Column("IGNORED", elastic=True), lambda p, v: _signals(p, v, "ignored")),
+    "blocked": Cell(Column("BLOCKED", elastic=True), lambda p, v: _signals(p, v, "blocked")),
+    "cgroup": Cell(Column("CGROUP", elastic=True), _cgroup),
     "exit-signal": Cell(Column("EXITSIG", right=True), lambda p, _: str(p.exit_signal)),
     "wchan": Cell(Column("WCHAN"), lambda p, v: _text(proc.wchan(p.pid, v.at.root))),
     "container": Cell(Column("CONTAINER", elastic=True), _container),
@@ -130,10 +163,12 @@ def _columns(_ctx: click.Context, _param: click.Parameter, value: str | None) ->
     return names
 
 
-@click.command()
+@click.command(short_help="Show processes, and who neglects the dead.")
 @click.option("--zombies", is_flag=True, help="Only zombies.")
 @click.option("--orphans", is_flag=True, help="Only processes that were not forked by their parent.")
-@click.option("--container", metavar="C", help="Only the processes of the container or pod whose id begins with C.")
+@click.option(
+    "--container", metavar="C", help="Only the processes of container or pod C: its name, or the beginning of its id."
+)
 @click.option("--pid", type=int, metavar="P", help="Only process P and its descendants.")
 @click.option("--columns", callback=_columns, metavar="A,B", help=f"What to show of each: {', '.join(CELLS)}.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, as sexton-ps(1) describes it.")
@@ -149,9 +184,10 @@ def ps(
     """Show processes, who neglects the dead among them, and how many are in each state."""
     at = proc.snapshot()
     wanted = frozenset(at.processes) if pid is None else of_pid(at, pid)
-    view = View(at, proc.containers(at), at.culprits())
+    containers = proc.containers(at)
+    view = View(at, containers, at.culprits(), _named(at, containers))
     if container is not None:
-        wanted &= of_container(view.containers, container)
+        wanted &= of_container(at, view.containers, container)
     shown = [process for process in at if process.pid in wanted]
     counted = shown
     if zombies:
@@ -162,7 +198,7 @@ def ps(
         _print_json(shown, counted, view)
         return
     shown = [process for process in shown if not process.kernel]
-    boxed = any(process.pid in view.containers for process in shown)
+    boxed = container is None and any(process.pid in view.containers for process in shown)
     names = columns or (*_DEFAULT[:6], *(("container",) if boxed else ()), *_DEFAULT[6:])
     on = screen()
     rows = (
@@ -174,9 +210,17 @@ def ps(
     )
     print("\n".join(table([CELLS[name].column for name in names], rows, on)))
     summary = _summary(counted, view)
-    print(on.paint(cut(summary, on.width) if on.width else summary, "dim"))
+    print(on.paint(fold(summary, on), "dim"))
     for line in blind(at):
         print(line, file=sys.stderr)
+
+
+def _named(at: proc.Snapshot, containers: dict[int, proc.Container]) -> dict[str, Name]:
+    if not containers:
+        return {}
+    from sexton.cli import _names  # which takes some milliseconds to import
+
+    return _names.read(at, containers)
 
 
 def _states(counted: Sequence[proc.Process]) -> dict[str, int]:
@@ -193,7 +237,6 @@ def _summary(counted: Sequence[proc.Process], view: View) -> str:
     parts = [
         f"{plural(len(counted), 'process', 'processes')}" + (f" ({kernel} of the kernel)" if kernel else ""),
         " ".join(f"{state} {count}" for state, count in states.items()),
-        plural(states["Z"], "zombie"),
         plural(orphans, "living orphan"),
     ]
     return "; ".join(parts)
@@ -241,5 +284,5 @@ def _object(process: proc.Process, view: View) -> dict[str, object]:
         "culprit": process.ppid if process.zombie else None,
         "zombies": len(view.culprits.get(process.pid, ())),
         "orphan": proc.adopted(process, view.at) or None,
-        "container": {"id": one.id, "engine": one.engine, "pod": one.pod} if one else None,
+        "container": {**one._asdict(), "name": _name(one, view)} if one else None,
     }

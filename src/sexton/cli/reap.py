@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sexton.cli._scope import of_container, of_pid
-from sexton.cli._table import plural, screen
+from sexton.cli._table import fold, plural, screen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -20,10 +20,12 @@ if TYPE_CHECKING:
 _STYLES = {"reaped": ("green",), "left": ("yellow",), "refused": ("red",)}
 
 
-@click.command()
+@click.command(short_help="Bury zombies without a restart of their parent.")
 @click.argument("target", required=False)
 @click.option("--parent", type=int, metavar="P", help="The zombies of process P.")
-@click.option("--container", metavar="C", help="The zombies in the container or pod whose id begins with C.")
+@click.option(
+    "--container", metavar="C", help="The zombies in container or pod C: its name, or the beginning of its id."
+)
 @click.option("--all", "everything", is_flag=True, help="Every zombie that is seen.")
 @click.option("--yes", is_flag=True, help="Do it; without this, only tell what is wrong and what would be done.")
 @click.option("--force", is_flag=True, help="Take zombies too that their parent may be waiting for.")
@@ -49,15 +51,18 @@ def reap(
     TARGET is the pid of a zombie; with --keep, the pid of a parent, or a container. Stops at the first
     rung that works. Ends with 0 when nothing is left, 1 when a zombie is, 2 when it could not look.
     """
+    if keep and target is None and parent is None and container is None:
+        raise click.UsageError("--keep takes the pid of a parent, or a container")
     given = (target is not None) + (parent is not None) + (container is not None) + everything
     if given != 1:
         raise click.UsageError("name one of: a zombie's pid, --parent P, --container C, --all")
     if keep:
-        if target is None or kill_parent:
+        kept = target or container or (str(parent) if parent is not None else "")
+        if not kept or kill_parent:
             raise click.UsageError("--keep takes the pid of a parent, or a container, and never kills")
         from sexton.cli._keep import stay
 
-        context.exit(stay(target, force=force, as_json=as_json))
+        context.exit(stay(kept, force=force, as_json=as_json))
     from sexton.doctor.look import collect
 
     evidence = collect(choose=_choice(target, parent, container))
@@ -83,7 +88,7 @@ def _choice(
     if parent is not None:
         return lambda at, _: {pid for pid in of_pid(at, parent) if at.processes[pid].ppid == parent}
     if container is not None:
-        return lambda _, known: of_container(known, container)
+        return lambda at, known: of_container(at, known, container)
     return None
 
 
@@ -113,11 +118,20 @@ def _tell(evidence: Evidence, *, as_json: bool) -> None:
         for finding in diagnose(evidence):
             if any(victim.zombie for victim in finding.victims):
                 print("\n".join(section(finding, evidence, screen(), shown)), end="\n\n")
-    _say(plan(evidence), as_json=as_json)
-    if not as_json and evidence.zombies:
-        print(f"{plural(len(evidence.zombies), 'zombie')}; nothing was done: --yes does it.")
-    elif not as_json:
-        print("No zombies.")
+    deeds = list(plan(evidence))
+    _say(deeds, as_json=as_json)
+    if not as_json:
+        print(fold(_outlook(deeds), screen()))
+
+
+def _outlook(deeds: Sequence[Deed]) -> str:
+    """What there is, and what --yes would make of it."""
+    if not deeds:
+        return "No zombies."
+    text = f"{plural(len(deeds), 'zombie')}; nothing was done: --yes does it"
+    if all(deed.result == "left" for deed in deeds):
+        return f"{text}."
+    return f"{text} to those marked `would`; what a parent may be waiting for, only --yes --force takes."
 
 
 def _say(deeds: Iterable[Deed], *, as_json: bool) -> None:
@@ -142,8 +156,10 @@ def line(deeds: Sequence[Deed]) -> str:
     held = f" (stopped it for {longest * 1000:.2f} ms{' at most' if len(deeds) > 1 else ''})" if longest else ""
     who = first.zombie.name if len(deeds) == 1 else f"{len(deeds)} zombies, {first.zombie.name} the first,"
     word = "would" if first.rung == "tell" and first.result == "left" else first.result
-    painted = screen().paint(f"{word:8}", *_STYLES[first.result])
-    return f"{first.rung:11} {painted} {who}{whose}{held}: {first.why}"
+    on = screen()
+    painted = on.paint(f"{word:8}", *_STYLES[first.result])
+    said = fold(f"{first.rung:11} {word:8} {who}{whose}{held}: {first.why}", on, " " * 12)
+    return said.replace(f" {word:8} ", f" {painted} ", 1)
 
 
 def document(deed: Deed) -> dict[str, object]:

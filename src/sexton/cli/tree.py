@@ -9,7 +9,7 @@ import click
 
 from sexton import proc
 from sexton.cli._scope import of_container, of_pid
-from sexton.cli._table import cut, plural, screen
+from sexton.cli._table import cut, fold, plural, screen
 from sexton.cli.ps import blind
 
 if TYPE_CHECKING:
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 _MANY = 4
 
 
-@click.command()
+@click.command(short_help="Draw the family of a process or a container.")
 @click.argument("root", required=False, metavar="[PID|CONTAINER]")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, as sexton-tree(1) describes it.")
 def tree(*, root: str | None, as_json: bool) -> None:
-    """Draw who is whose child, from PID or in CONTAINER (the beginning of its id); all of them without.
+    """Draw who is whose child, from PID or in CONTAINER (its name, or the beginning of its id); all of them without.
 
     An `s` marks the leader of a session, a `g` the leader of a process group.
     """
@@ -47,7 +47,7 @@ def tree(*, root: str | None, as_json: bool) -> None:
         for line, styles in _draw(at, one):
             print(on.paint(cut(line, on.width) if on.width else line, *styles))
     last = _summary(family, depth)
-    print(on.paint(cut(last, on.width) if on.width else last, "dim"))
+    print(on.paint(fold(last, on), "dim"))
     for line in blind(at):
         print(line, file=sys.stderr)
 
@@ -67,7 +67,7 @@ def _roots(at: proc.Snapshot, root: str | None) -> list[proc.Process]:
     if root.isdecimal() and (len(root) < 8 or int(root) in at):
         of_pid(at, int(root))
         return [at.processes[int(root)]]
-    inside = of_container(proc.containers(at), root)
+    inside = of_container(at, proc.containers(at), root)
     return [at.processes[pid] for pid in sorted(inside) if at.processes[pid].ppid not in inside]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import select
 import signal
 from typing import TYPE_CHECKING, TypeVar
 
@@ -72,6 +73,7 @@ class Looker:
             waits=self._waits(pid) if process.threads > 1 or self.at.children(pid) else (),
             pipes=frozenset(target for target in fds.values() if target.startswith(("pipe:", "socket:"))),
             stdio=tuple(fds.get(fd, "") for fd in range(3)) if fds else (),
+            severed=next((fd for fd in (1, 2) if self._severed(pid, fd, fds.get(fd, ""))), -1),
         )
 
     def levels(self, scope: frozenset[int]) -> tuple[proc.Level, ...]:
@@ -99,6 +101,24 @@ class Looker:
                 self._denied.setdefault(self._reading, []).append(what)
             return empty
         return value
+
+    def _severed(self, pid: int, fd: int, target: str) -> bool:
+        """Whether an output goes to a terminal that was hung up, or to a pipe that nobody has open for reading."""
+        if target.startswith("/dev/pts/"):
+            return target.endswith(" (deleted)")
+        if not target.startswith("pipe:"):
+            return False
+        try:
+            # Another writer for a moment, which writes nothing: a reader would get nothing from it but that moment.
+            end = os.open(f"{self.at.root}/{pid}/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            poll = select.poll()
+            poll.register(end, 0)
+            return any(said & select.POLLERR for _, said in poll.poll(0))
+        finally:
+            os.close(end)
 
     def _exe(self, pid: int) -> str:
         try:
@@ -162,7 +182,7 @@ def wait_of(tid: int, call: proc.Syscall) -> Wait | None:
     return None
 
 
-def runtime(comm: str, exe: str, head: bytes) -> str:
+def runtime(comm: str, exe: str = "", head: bytes = b"") -> str:
     """What kind of program it is, by its name, its file's name and the mark of Go's linker."""
     # busybox is what it is called as.
     for name in (comm, exe if exe != "busybox" else ""):

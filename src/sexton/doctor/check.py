@@ -169,7 +169,8 @@ def _of_terminal(seen: Seen) -> Verdict:
 def _of_rest(seen: Seen) -> Verdict:
     question = "leaves nothing behind"
     if not seen.ended:
-        return Verdict("left", question, "no", f"all {seen.processes} of it are left for the kernel to kill")
+        what = "it is" if seen.processes == 1 else f"all {seen.processes} of it are"
+        return Verdict("left", question, "no", f"{what} left for the kernel to kill")
     if seen.left:
         return Verdict("left", question, "no", f"the kernel had to kill {_names(seen.left)}")
     return Verdict("left", question, "yes", "when it ended nothing was left of what it had started")

@@ -159,6 +159,11 @@ class Space:
         """The processor time that PID 1 and all below it have used, in clock ticks."""
         return sum(_ticks(pid) for pid in (self.pid, *(one.pid for one in self.members())))
 
+    def runs(self) -> bool:
+        """Whether PID 1 or one below it wants a processor, or waits for a disk."""
+        own = proc.stat(self.pid)
+        return any(one.state in "RD" for one in (own, *self.members()) if isinstance(one, proc.Process))
+
     def settle(self, quiet: float, most: float) -> bool:
         """Until there is neither output nor work for `quiet` seconds, or PID 1 ended; False after `most` seconds."""
         end = time.monotonic() + most
@@ -167,7 +172,8 @@ class Space:
             if self.wait(lambda: self.ended is not None, quiet):
                 return True
             worked = self.ticks() - before
-            if not self.noisy and worked <= quiet * os.sysconf("SC_CLK_TCK") * 0.05:
+            # Who has not got a processor yet has not worked either, and is not at rest.
+            if not self.noisy and not self.runs() and worked <= quiet * os.sysconf("SC_CLK_TCK") * 0.05:
                 return True
             if time.monotonic() > end:
                 return False

@@ -27,7 +27,7 @@ class Facts(NamedTuple):
 
     `frozen` is the cgroup directory that freezes it; `runtime` is init, shell, node, python, java, go,
     shim or ""; `stdio` is what its descriptors 0, 1 and 2 are, `pipes` all the pipes and sockets that it
-    has open.
+    has open, `severed` the first of 1 and 2 that leads to nobody any more, -1 for none.
     """
 
     process: proc.Process
@@ -44,6 +44,7 @@ class Facts(NamedTuple):
     waits: tuple[Wait, ...] = ()
     pipes: frozenset[str] = frozenset()
     stdio: tuple[str, ...] = ()
+    severed: int = -1
 
     @property
     def init(self) -> bool:

@@ -18,7 +18,10 @@ from __future__ import annotations
 
 import platform
 import struct
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 WNOHANG_WALL = 0x40000001
 _BAD_STACK_FLAGS = 0x7F  # no such flags: rt_sigreturn then leaves the alternate signal stack as it is
@@ -41,18 +44,25 @@ class Gadgets(NamedTuple):
 
 
 class Thread(NamedTuple):
-    """A stopped thread: registers as ptrace gives them, signal mask, and where to resume it if not there."""
+    """A stopped thread: registers as ptrace gives them, signal mask, and where to resume it if not there.
+
+    `more` has the register sets that the machine asks for besides, by number, where the processor has them.
+    `timed`: its registers lead back into a system call with a time limit that it was taken out of.
+    """
 
     registers: bytes
     vector: bytes
     mask: int
     resume_at: int | None = None
+    more: Mapping[int, bytes] = {}
+    timed: bool = False
 
 
 class Plan(NamedTuple):
     """The bytes and where they go, the registers that lead through them, and the registers to go on with.
 
-    `timed`: the detour by itself would end a system call early that has a time limit.
+    `timed`: the detour by itself would end a system call early that has a time limit. `lost`: a register set that the
+    call takes away and rt_sigreturn brings back; who leads the thread back in another way must set it.
     """
 
     address: int
@@ -60,6 +70,7 @@ class Plan(NamedTuple):
     detour: bytes
     own: bytes
     timed: bool = False
+    lost: tuple[int, bytes] | None = None
 
 
 class Machine(Protocol):
@@ -68,6 +79,7 @@ class Machine(Protocol):
     call_code: bytes
     restorer_code: bytes
     vector_set: int
+    more_sets: tuple[int, ...]
     room: int
     wait4: int
     rt_sigreturn: int
@@ -82,6 +94,14 @@ class Machine(Protocol):
 
     def result(self, registers: bytes) -> int:
         """What a system call that has just returned gave, negative for an errno."""
+
+    def sleeps(self, registers: bytes, code: bytes) -> bool:
+        """Whether it must be taken out of a system call with a time limit first; `code` is what comes next."""
+
+    def skip(self, registers: bytes) -> tuple[bytes, bytes, int, bytes]:
+        """At the entry of that call: the registers that lead into it again; then what makes it end at once with EINTR,
+        as registers, and as the number and content of another set.
+        """
 
     def plan(self, thread: Thread, pid: int, gadgets: Gadgets) -> Plan:
         """The detour of that thread through wait4 for `pid`, a number of the culprit's own PID namespace."""
@@ -108,6 +128,7 @@ class X8664:
     call_code = rb"\x0f\x05\xc3"
     restorer_code = rb"(?:\x48\xc7\xc0|\xb8)\x0f\x00\x00\x00\x0f\x05"
     vector_set = 0x202  # NT_X86_XSTATE
+    more_sets: tuple[int, ...] = ()
     room = 4096  # AVX-512 takes 3.2 KB in all
     wait4 = 61
     rt_sigreturn = 15
@@ -188,6 +209,15 @@ class X8664:
             words[self._RIP] = thread.resume_at
         return words
 
+    def sleeps(self, registers: bytes, code: bytes) -> bool:
+        """Never: what its registers say of an interrupted call is enough to go on with it."""
+        del registers, code
+        return False
+
+    def skip(self, registers: bytes) -> tuple[bytes, bytes, int, bytes]:
+        """Never asked."""
+        raise NotImplementedError
+
     def plan(self, thread: Thread, pid: int, gadgets: Gadgets) -> Plan:
         """The frame lies below the red zone: return address, ucontext, and the xstate at a multiple of 64."""
         own = self._own(thread)
@@ -248,16 +278,19 @@ class AArch64:
     call_code = rb"\x01\x00\x00\xd4\xc0\x03\x5f\xd6"  # svc #0; ret
     restorer_code = rb"\x68\x11\x80\xd2\x01\x00\x00\xd4"  # mov x8, #139; svc #0
     vector_set = 2  # NT_PRFPREG
+    more_sets: tuple[int, ...] = (0x405, 0x40B, 0x410)  # NT_ARM_SVE, NT_ARM_SSVE, NT_ARM_GCS
     room = 8192
     wait4 = 260
     rt_sigreturn = 139
     audit = 0xC00000B7
-    # Not nanosleep and its kind: on this machine their remaining time cannot be carried over the detour.
     calm = frozenset(
         {
             63,  # read
             72,  # pselect6
             95,  # waitid
+            98,  # futex
+            101,  # nanosleep
+            115,  # clock_nanosleep
             133,  # rt_sigsuspend
             202,  # accept
             207,  # recvfrom
@@ -268,10 +301,18 @@ class AArch64:
     )
 
     _SET = struct.Struct("<34Q")
-    _X8, _X30, _SP, _PC = 8, 30, 31, 32
+    _X8, _X30, _SP, _PC, _PSTATE = 8, 30, 31, 32, 33
+    _BRANCH_TYPE = 0xC00  # what a guarded page holds against whoever comes by a jump
     _INFO = 128
     _RESERVED = 4096
     _FPSIMD_MAGIC = 0x46508001
+    _SVE_MAGIC = 0x53564501
+    _SVE, _SSVE, _GCS = more_sets
+    _SYSTEM_CALL = 0x404  # NT_ARM_SYSTEM_CALL
+    _SVC = b"\x01\x00\x00\xd4"
+    _EINTR = 4
+    _FUTEX, _NANOSLEEP, _CLOCK_NANOSLEEP, _RESTART_SYSCALL = 98, 101, 115, 128
+    _TIMER_ABSTIME = 1
 
     def stack_pointer(self, registers: bytes) -> int:
         """`sp`."""
@@ -290,6 +331,27 @@ class AArch64:
             raise Unsupported("it is a 32-bit program")
         return list(self._SET.unpack(registers))
 
+    def sleeps(self, registers: bytes, code: bytes) -> bool:
+        """Before a stop the kernel has prepared the call to begin anew, and only when it lets go of the thread it makes
+        that a restart with the rest of the time: not to be seen, and lost with other registers.
+        """
+        own = self._words(registers)
+        call = own[self._X8]
+        relative = (
+            call in {self._NANOSLEEP, self._RESTART_SYSCALL}
+            or (call == self._CLOCK_NANOSLEEP and not own[1] & self._TIMER_ABSTIME)
+            or (call == self._FUTEX and own[3] != 0)
+        )
+        return relative and code == self._SVC
+
+    def skip(self, registers: bytes) -> tuple[bytes, bytes, int, bytes]:
+        """No such number of a call: it is left out."""
+        own = self._words(registers)
+        ended = list(own)
+        own[self._PC] -= len(self._SVC)
+        ended[0] = -self._EINTR & _WORD
+        return self._SET.pack(*own), self._SET.pack(*ended), self._SYSTEM_CALL, struct.pack("<i", -1)
+
     def plan(self, thread: Thread, pid: int, gadgets: Gadgets) -> Plan:
         """A signal frame at the stack pointer; the kernel has prepared a restart before the stop."""
         own = self._words(thread.registers)
@@ -300,7 +362,8 @@ class AArch64:
         context = struct.pack("<QQ QIIQ Q 120x 8x", 0, 0, 0, _BAD_STACK_FLAGS, 0, 0, thread.mask)
         context += struct.pack("<Q 34Q 8x", 0, *own)
         context += struct.pack("<IIII 512s", self._FPSIMD_MAGIC, 528, state[1], state[2], state[0])
-        frame = (bytes(self._INFO) + context).ljust(self._INFO + 176 + 288 + self._RESERVED, b"\0")
+        wide = self._wide(thread.more)
+        frame = (bytes(self._INFO) + context + wide).ljust(self._INFO + 176 + 288 + self._RESERVED, b"\0")
         frame_at = (own[self._SP] - len(frame)) & ~15
 
         detour = list(own)
@@ -309,7 +372,29 @@ class AArch64:
         detour[self._X30] = gadgets.restorer
         detour[self._X8] = self.wait4
         detour[0:4] = [pid, 0, WNOHANG_WALL, 0]
-        return Plan(frame_at, frame, self._SET.pack(*detour), self._SET.pack(*own))
+        detour[self._PSTATE] &= ~self._BRANCH_TYPE
+        lost = (self._SVE, thread.more[self._SVE]) if wide else None
+        return Plan(frame_at, frame, self._SET.pack(*detour), self._SET.pack(*own), thread.timed, lost)
+
+    def _wide(self, more: Mapping[int, bytes]) -> bytes:
+        """The record that brings the SVE registers back, of which a system call keeps the lowest 128 bits only.
+
+        None where they are not in use, as for a thread that sleeps in a call. struct user_sve_header,
+        struct sve_context.
+        """
+        if struct.unpack_from("<Q", more.get(self._GCS, bytes(8)))[0] & 1:
+            raise Unsupported("it has a shadow stack, which would take the way back for an attack")
+        if struct.unpack_from("<H", more.get(self._SSVE, bytes(16)), 12)[0] & 1:
+            raise Unsupported("it is in streaming mode (SME), which a system call ends")
+        state = more.get(self._SVE, bytes(16))
+        length, in_use = struct.unpack_from("<8xH2xH", state)
+        if not in_use & 1:
+            return b""
+        registers = state[16:][: 34 * length + length // 8]  # 32 vectors, 16 predicates and the FFR of an 8th each
+        record = struct.pack("<IIH6x", self._SVE_MAGIC, (16 + len(registers) + 15) & ~15, length) + registers
+        if 528 + len(record) + 32 > self._RESERVED:
+            raise Unsupported(f"its SVE registers of {length} bytes do not fit into a signal frame")
+        return record + bytes(-len(record) % 16)
 
     def again(self, registers: bytes, plan: Plan, pid: int) -> Plan | None:
         """At the instruction after the call, with the frame on top of the stack."""

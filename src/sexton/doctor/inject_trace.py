@@ -7,8 +7,9 @@ is let go, and walks by itself.
 
 The exception is a system call with a time limit (nanosleep, poll, a timed futex): after the detour it would end with
 EINTR, as after any signal handler. There the tracer goes along, and gives the registers back in a way that the kernel
-carries the rest of the time over; so only a tracer that dies on that walk makes it end early. It goes along, too, where
-no event will tell of the reaping (before Linux 6.9).
+carries the rest of the time over; so only a tracer that dies on that walk makes it end early. On aarch64 such a call is
+left first, since the kernel keeps to itself that it is one. It goes along, too, where no event will tell of the reaping
+(before Linux 6.9).
 
 A stop is looked at with WNOWAIT, so that a signal which was about to be delivered still is. Never single-steps: a step
 that outlives its tracer is a fatal SIGTRAP. Sources: ptrace(2), kernel/ptrace.c.
@@ -28,7 +29,7 @@ from sexton.doctor.inject_frame import Gadgets, Machine, Plan, Thread, Unsupport
 from sexton.doctor.inject_seccomp import allows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 _ALL_SIGNALS = (1 << 64) - 1
 _SYSCALL_STOP = signal.SIGTRAP | 0x80
@@ -136,6 +137,8 @@ class Tracer:
         result, signum = self._through_the_call()
         self.step("give the mask back")
         _linux.ptrace_set_signal_mask(self.tid, mask)
+        if plan.lost:
+            _linux.ptrace_set_registers(self.tid, *plan.lost)
         self.step("give the registers back")
         _linux.ptrace_set_registers(self.tid, _linux.NT_PRSTATUS, plan.own)
         self._detach(signum)
@@ -154,13 +157,42 @@ class Tracer:
         self._check_stack(registers)
         if seccomp:
             self._ask_seccomp()
+        counter = self.machine.counter(registers)
         vector = _linux.ptrace_get_registers(self.tid, self.machine.vector_set)
         mask = _linux.ptrace_get_signal_mask(self.tid)
-        thread = Thread(registers, vector, mask, self._rseq_abort(self.machine.counter(registers)))
+        thread = Thread(registers, vector, mask, self._rseq_abort(counter), dict(self._more()))
         plan = self.machine.plan(thread, pid, self.gadgets)
+        if self.machine.sleeps(registers, os.pread(self.memory, 4, counter)):
+            thread = thread._replace(registers=self._leave_sleep(), timed=True)
+            plan = self.machine.plan(thread, pid, self.gadgets)
         self.step("write the frame")
         self._write(plan)
         return Way(plan, mask)
+
+    def _leave_sleep(self) -> bytes:
+        """Let it enter its call, and leave without having slept; the registers that lead into the rest of it."""
+        own = b""
+        for way in ("enter its call", "leave its call"):
+            self.step(way)
+            _linux.ptrace_resume(_linux.PTRACE_SYSCALL, self.tid)
+            stop = self._wait()
+            if stop.kind == "gone":
+                raise Failed("it ended")
+            if stop.kind != "syscall":
+                self._detach(stop.signum if stop.kind == "signal" else 0)
+                raise Failed("it was stopped on the way")
+            if not own:
+                registers = _linux.ptrace_get_registers(self.tid, _linux.NT_PRSTATUS)
+                own, ended, number, none = self.machine.skip(registers)
+                self.step("leave its call out")
+                _linux.ptrace_set_registers(self.tid, _linux.NT_PRSTATUS, ended)
+                _linux.ptrace_set_registers(self.tid, number, none)
+        return own
+
+    def _more(self) -> Iterator[tuple[int, bytes]]:
+        for number in self.machine.more_sets:
+            with contextlib.suppress(OSError):  # this processor or kernel has none
+                yield number, _linux.ptrace_get_registers(self.tid, number)
 
     def _check_stack(self, registers: bytes) -> None:
         if not self.is_stack(self.machine.stack_pointer(registers)):

@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from sexton import proc
-from sexton.doctor._facts import Looker
+from sexton.doctor._facts import Looker, runtime
 from sexton.doctor.evidence import Evidence
 
 if TYPE_CHECKING:
@@ -92,6 +92,9 @@ def _who(at: proc.Snapshot, scope: frozenset[int], briefs: Mapping[int, proc.Bri
             found.update((pid, process.ppid))
     if dying:  # whose members' parents may be in another namespace
         found.update(p.pid for p in at.zombies() if (known := briefs.get(p.pid)) and known.ns_pid != p.pid)
+    for pid in _heirs(at, scope):
+        found.update(child.pid for child in at.children(pid)[:_MOST_CHILDREN] if not child.zombie and not child.kernel)
+        found.add(pid)
     sessions = _of_shims(at, scope)
     found.update(p.pid for p in at if p.sid in sessions and not p.zombie and not p.kernel)
     return {pid for pid in found if pid in at}
@@ -101,6 +104,17 @@ def _odd(process: proc.Process, brief: proc.Brief, at: proc.Snapshot) -> bool:
     """A living process that some rule has questions about."""
     waits = process.threads > 1 or proc.has(brief.ignored, signal.SIGCHLD)
     return process.state in "DTt" or bool(waits and at.children(process.pid)) or bool(proc.adopted(process, at))
+
+
+def _heirs(at: proc.Snapshot, scope: frozenset[int]) -> set[int]:
+    """Who gets orphans without being PID 1: subreapers by their name, and by a child that they did not fork."""
+    parents = {p.ppid for p in at if p.pid in scope and not p.kernel}
+    return {
+        pid
+        for pid in parents
+        if (parent := at.processes.get(pid)) is not None
+        if runtime(parent.comm) in {"init", "shim"} or any(proc.adopted(child, at) for child in at.children(pid))
+    }
 
 
 def _of_shims(at: proc.Snapshot, scope: frozenset[int]) -> set[int]:

@@ -20,13 +20,13 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Snapshot:
-    """The processes of one /proc, read once. It is never written to after it was made.
+    """The processes of one /proc, read once; what it remembers besides follows from them.
 
     `vanished` ended between the listing and the read; `unreadable` are there and may not be read; `hidepid`
     is the mount option that hides the processes of others ("" for none): what it hides is in no list.
     """
 
-    __slots__ = ("_children", "hidepid", "processes", "root", "unreadable", "uptime", "vanished")
+    __slots__ = ("_children", "_oldest", "hidepid", "processes", "root", "unreadable", "uptime", "vanished")
 
     def __init__(
         self,
@@ -45,6 +45,7 @@ class Snapshot:
         self.hidepid = hidepid
         self.uptime = uptime
         self._children: dict[int, list[Process]] | None = None
+        self._oldest: dict[int, Process] = {}
 
     def __iter__(self) -> Iterator[Process]:
         return iter(self.processes.values())
@@ -66,6 +67,12 @@ class Snapshot:
     def children(self, pid: int) -> tuple[Process, ...]:
         """Its children, zombies too. Those of 0 are the processes whose parent is outside."""
         return tuple(self._by_parent().get(pid, ()))
+
+    def oldest(self, pid: int) -> Process | None:
+        """The child of it that was started first."""
+        if pid not in self._oldest and (children := self.children(pid)):
+            self._oldest[pid] = min(children, key=lambda child: (child.start, child.pid))
+        return self._oldest.get(pid)
 
     def parent(self, process: Process) -> Process | None:
         """Its parent; None where that is outside of this /proc, or hidden."""
@@ -212,10 +219,8 @@ def adopted(process: Process, at: Snapshot) -> str:
     parent = at.parent(process)
     if parent is None or process.kernel:
         return ""
-    if parent.comm in ONE_CHILD_INITS:
-        first = min(at.children(parent.pid), key=lambda child: (child.start, child.pid))
-        if parent.comm in CHILDLESS_INITS or first is not process:
-            return f"its parent {parent.name} is an init that starts one program at most, and this is not it"
+    if parent.comm in ONE_CHILD_INITS and (parent.comm in CHILDLESS_INITS or at.oldest(parent.pid) is not process):
+        return f"its parent {parent.name} is an init that starts one program at most, and this is not it"
     if process.sid in (process.pid, parent.sid, parent.pid):
         return ""
     leader = at.processes.get(process.sid)

@@ -17,11 +17,13 @@ if TYPE_CHECKING:
 
 # Where a daemon by the book puts its standard descriptors; whoever has others was cut off from somebody.
 _DETACHED = ("/dev/null", "socket:")
+# What npm and its kind are called by the kernel; Node's first thread has that name since version 22.
+_NODES = ("node", "npm", "npx", "yarn", "pnpm", "bun", "MainThread")
 
 
 def examine(evidence: Evidence, _zombies: Sequence[Process]) -> Iterator[Finding]:
-    """Living orphans that still hold the terminal, pipe or file of whoever started them, or npm's
-    environment.
+    """Living orphans that still hold the terminal, pipe or file of whoever started them, or npm's environment;
+    below PID 1 and below a subreaper.
     """
     for known in evidence.people.values():
         process = known.process
@@ -51,25 +53,49 @@ def examine(evidence: Evidence, _zombies: Sequence[Process]) -> Iterator[Finding
 
 
 def _why(evidence: Evidence, known: Facts) -> tuple[Fact, ...] | None:
+    """What shows that somebody is missing above it; None where nothing does."""
     process = known.process
-    script = known.environ.get("npm_lifecycle_event")
-    ancestors = evidence.at.ancestors(process.pid)
     parent = evidence.facts(process.ppid)
-    if script and parent is not None and parent.runtime in {"", "init", "python", "go", "java"}:
-        above = [evidence.facts(one.pid) for one in ancestors]
-        if not any(one and one.runtime == "node" for one in above) and (parent.init or parent.runtime == "init"):
-            said = f"npm_lifecycle_event={script}"
-            return (Fact(f"/proc/{process.pid}/environ", said, "npm started it, and no npm is above it"),)
+    if parent is None or known.runtime == "shim":  # a shim is let go on purpose
+        return None
     told = adopted(process, evidence.at)
-    if not told or process.sid in evidence.at or process.ppid not in evidence.at:
+    if not told and not _adopts(evidence, parent):
+        return None
+    script = known.environ.get("npm_lifecycle_event")
+    # npm gives this to what it starts, and has it not itself; who starts a guard or a shim from a script has it too.
+    if script and "npm_lifecycle_event" not in parent.environ and not _node_above(evidence, known):
+        said = f"npm_lifecycle_event={script}"
+        return (Fact(f"/proc/{process.pid}/environ", said, "npm started it, and no npm is above it"),)
+    whose = Fact(f"/proc/{process.pid}/stat", f"session {process.sid}", told)
+    if known.severed >= 0 and (told or process.sid == process.pid):
+        if not told:
+            name = parent.process.name
+            whose = Fact(f"/proc/{process.pid}/stat", f"ppid {process.ppid}", f"{name} is given orphans")
+        place, target = f"/proc/{process.pid}/fd/{known.severed}", known.stdio[known.severed]
+        gone = "its terminal was hung up" if target.startswith("/dev/") else "who read this has ended"
+        return (whose, Fact(place, target, gone))
+    if not told or process.sid in evidence.at:
         return None
     held = [target for target in known.stdio[1:] if not target.startswith(_DETACHED) and target]
     if not held:
         return None
-    return (
-        Fact(f"/proc/{process.pid}/stat", f"session {process.sid}", told),
-        Fact(f"/proc/{process.pid}/fd/1", held[0], "a daemon by the book would have let go of it"),
-    )
+    return whose, Fact(f"/proc/{process.pid}/fd/1", held[0], "a daemon by the book would have let go of it")
+
+
+def _adopts(evidence: Evidence, parent: Facts) -> bool:
+    """Whether orphans come to it: PID 1, an init or a shim by its name, or by a child that it did not fork."""
+    if parent.init or parent.runtime in {"init", "shim"}:
+        return True
+    return any(adopted(child, evidence.at) for child in evidence.at.children(parent.process.pid))
+
+
+def _node_above(evidence: Evidence, known: Facts) -> bool:
+    """Whether npm may be above it, by what Node and npm call themselves, or by their program."""
+    for one in evidence.at.ancestors(known.process.pid):
+        facts = evidence.facts(one.pid)
+        if one.comm.startswith(_NODES) or (facts is not None and facts.runtime == "node"):
+            return True
+    return False
 
 
 RULE = Rule(
@@ -77,12 +103,12 @@ RULE = Rule(
     id="leftovers",
     title="Leftovers hold memory",
     cause="Stopping a program by its pid alone (npm, a start script, an agent's installer) leaves its"
-    " children running:"
-    " they go to PID 1, keep their memory, ports and connections, and no heap profile of the program"
-    " shows them.",
+    " children running: they go to PID 1 or to a subreaper (a guard, a user's systemd, a container's shim), keep their"
+    " memory, ports and connections, and no heap profile of the program shows them.",
     reads=(
         "/proc/PID/stat: a session whose leader has ended, rss",
         "/proc/PID/fd: stdout is still a pipe, file or terminal of whoever started it",
+        "/proc/PID/fd/1 and 2: nobody reads this pipe any more, or the terminal was hung up",
         "/proc/PID/environ: npm_lifecycle_event without an npm above",
     ),
     cures=(
