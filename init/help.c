@@ -25,6 +25,7 @@ const char help_text[] =
 	"  --owner-fd FD, --listen PATH, --lease SECONDS,\n"
 	"  --on-owner-lost stop|keep|lease    an owner at the end of a socket\n"
 	"  --exec PATH                execute PATH; COMMAND is only what it is called\n"
+	"  --mark ID                  set SEXTON_TREE for COMMAND\n"
 	"  --same-group               leave COMMAND in our process group\n"
 	"  --verbose, --quiet         say more (repeatable), say nothing\n"
 	"  --pause                    no COMMAND: be the pause process of a pod\n"

@@ -39,9 +39,11 @@ static int configure(int argc, char **argv, char **envp)
 		if (strcmp(name, personalities[i].name) == 0) {
 			drop_in = true;
 			int done = personalities[i].arguments(argc, argv);
-			return done >= 0 ? done : config_environment(envp) ? -1 : EXIT_USAGE;
+			return done >= 0 ? done : config_environment(envp, true) ? -1 : EXIT_USAGE;
 		}
-	if (!config_environment(envp))
+	/* Who marks the tree says all on the command line; in the environment are the options of one further up. */
+	bool marked = argc > 1 && strcmp(argv[1], "--mark") == 0;
+	if (!config_environment(envp, !marked))
 		return EXIT_USAGE;
 	int done = config_arguments(argc, argv);
 	if (done >= 0)
@@ -176,8 +178,7 @@ static int start(int argc, char **argv, char **envp)
 	done = contain_start();
 	if (done >= 0)
 		return done;
-	struct proc_stat own;
-	st.proc = proc_own(&own);
+	st.proc = proc_is_ours();
 	if (!owner_start())
 		return EXIT_USAGE;
 	/* Whoever is asked for more than COMMAND must be the parent of what comes of it. */
@@ -188,7 +189,7 @@ static int start(int argc, char **argv, char **envp)
 		cfg.prepare();
 	expect_the_dead();
 	if (!cfg.pause) {
-		tty_start(!st.proc || own.tty);
+		tty_start();
 		done = command_start(envp, mask, &inherited);
 		if (done >= 0)
 			return drop_in ? remap(done) : done;
@@ -196,7 +197,7 @@ static int start(int argc, char **argv, char **envp)
 			st.timeout_at = now_ns() + cfg.timeout;
 		if (cfg.voice.started)
 			cfg.voice.started(st.command);
-		event_started(st.command, *cfg.command);
+		event_started(st.command);
 	}
 	if (!drop_in)
 		leave_stdio();
@@ -215,7 +216,7 @@ IDLE int main(int argc, char **argv, char **envp)
 		loop();
 		done = exit_status();
 	}
-	owner_end();
 	contain_end();
+	owner_end();
 	return done;
 }

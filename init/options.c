@@ -270,6 +270,12 @@ static const char *set_exec(const char *value)
 	return strchr(value, '/') ? NULL : "a path with a slash in it";
 }
 
+static const char *set_mark(const char *value)
+{
+	cfg.mark = value;
+	return *value && strlen(value) <= MARK_MAX ? NULL : "of 1 to 64 bytes";
+}
+
 static const char *set_same_group(const char *value)
 {
 	unsigned on;
@@ -302,6 +308,7 @@ static const struct option {
 	{ "--on-owner-lost", "SEXTON_ON_OWNER_LOST", set_on_owner_lost, false },
 	{ "--contain", "SEXTON_CONTAIN", set_contain, false },
 	{ "--exec", "SEXTON_EXEC", set_exec, false },
+	{ "--mark", "SEXTON_TREE", set_mark, false },
 	{ "--same-group", "SEXTON_SAME_GROUP", set_same_group, true },
 	{ "--verbose", "SEXTON_VERBOSE", set_verbose, true },
 	{ "--quiet", "SEXTON_QUIET", set_quiet, true },
@@ -337,8 +344,11 @@ static bool set(const char *what, const struct option *option, const char *value
 	return false;
 }
 
-/* They are for this sexton-init alone: COMMAND's environment is without them, so that a guard further down starts clean. */
-bool config_environment(char **envp)
+/*
+ * They are for this sexton-init alone: COMMAND's environment is without them, so that a guard further down starts clean.
+ * obey: false where they are another one's, and only to be taken away.
+ */
+bool config_environment(char **envp, bool obey)
 {
 	bool good = true;
 	char **keep = envp;
@@ -352,7 +362,7 @@ bool config_environment(char **envp)
 		}
 		if (option == end)
 			*keep++ = *env;
-		else
+		else if (obey)
 			good &= set(option->variable, option, *env + len + 1);
 	}
 	*keep = NULL;

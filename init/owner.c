@@ -186,7 +186,8 @@ static void obey(char *line)
 	} else {
 		wrong = "expected one of: signal, stop, kill, renew, status";
 	}
-	word[0][strnlen(word[0], 32)] = 0; /* nobody needs more of it back */
+	if (strlen(word[0]) > 32)
+		word[0][32] = 0; /* nobody needs more of it back */
 	answer(word[0], wrong);
 }
 
@@ -313,6 +314,8 @@ void owner_end(void)
 		if (owner >= 0 && out_len)
 			poll(&writable, 1, (int)(LAST_WORDS / 1000000));
 	}
+	if (owner >= 0)
+		shutdown(owner, SHUT_WR); /* it may go on while we are taken apart */
 	if (listener >= 0)
 		unlink(cfg.listen);
 }
