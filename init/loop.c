@@ -362,11 +362,9 @@ IDLE static void turn(void)
 IDLE void loop(void)
 {
 	while (st.phase != DONE) {
+		bool told = st.phase == EMPTY;
 		turn();
-		if (st.phase == EMPTY) {
-			if (owner_connected())
-				st.phase = DONE;
-		} else if (empty()) {
+		if (!told && empty()) {
 			event_empty();
 			st.phase = owner_may_come() ? EMPTY : DONE;
 		}

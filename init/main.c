@@ -8,6 +8,7 @@
 #include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -133,6 +134,13 @@ IDLE static void rest(uintptr_t page)
 	drop_pages(((uintptr_t)__stop_idle + page - 1) & -page, ((uintptr_t)etext + page - 1) & -page);
 }
 
+/* Whoever has a FIFO open for both reads no end of it anyway; and while we have it, what was written waits in it. */
+static bool keeps_what_is_written(int fd)
+{
+	struct stat about;
+	return CALL(SYS_fstat, fd, &about) == 0 && S_ISFIFO(about.st_mode) && (CALL(SYS_fcntl, fd, F_GETFL) & O_ACCMODE) == O_RDWR;
+}
+
 /*
  * The pipes are COMMAND's now. Our messages go to stderr, or to the owner, if there is one: then stderr is COMMAND's
  * alone too, but its number must not go to something else.
@@ -140,9 +148,9 @@ IDLE static void rest(uintptr_t page)
 static void leave_stdio(void)
 {
 	for (int fd = 0; fd <= 1; fd++)
-		if (fd != cfg.events)
+		if (fd != cfg.events && !keeps_what_is_written(fd))
 			close(fd);
-	int null = owner_connected() && cfg.events != 2 ? above_stdio(open("/dev/null", O_WRONLY | O_CLOEXEC)) : -1;
+	int null = owner_connected() && cfg.events != 2 && !keeps_what_is_written(2) ? above_stdio(open("/dev/null", O_WRONLY | O_CLOEXEC)) : -1;
 	if (null >= 0) {
 		CALL(SYS_dup3, null, 2, O_CLOEXEC);
 		close(null);

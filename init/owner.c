@@ -24,6 +24,7 @@ static int owner = -1, listener = -1;
 static char out[16384], in[LINE_MAX_];
 static size_t out_len, in_len;
 static bool skipping; /* the rest of a line that was too long */
+static bool held;     /* the lease rests while this owner is there, and the exit status waits for its dismissal */
 static int lost;
 
 IDLE bool owner_connected(void)
@@ -41,6 +42,9 @@ static void owner_lost(void)
 	owner = -1;
 	out_len = in_len = 0;
 	skipping = false;
+	if (held)
+		st.lease_at = now_ns() + cfg.lease;
+	held = false;
 	if (cfg.on_owner_lost == LOST_KEEP)
 		st.lease_at = NEVER;
 	else if (cfg.on_owner_lost == LOST_STOP)
@@ -139,12 +143,20 @@ static const char *do_stop(char **word, int words)
 static const char *do_renew(char **word, int words)
 {
 	int64_t lease = cfg.lease;
+	if (words == 2 && strcmp(word[1], "held") == 0) {
+		if (listener < 0 || cfg.on_owner_lost != LOST_LEASE)
+			return "only with --listen and --on-owner-lost lease";
+		held = true;
+		st.lease_at = NEVER;
+		return NULL;
+	}
 	if (words > 2 || (words == 2 && !parse_seconds(word[1], &lease)))
-		return "expected: renew [SECONDS]";
+		return "expected: renew [SECONDS | held]";
 	if (lease == NEVER)
 		return "there is no --lease: say how long, as renew SECONDS";
 	if (st.phase >= STOPPING && st.phase != EMPTY)
 		return "the tree is being stopped";
+	held = false;
 	st.lease_at = now_ns() + lease;
 	return NULL;
 }
@@ -172,7 +184,9 @@ static void obey(char *line)
 		if (at)
 			*at++ = 0;
 	} while (at && words < 4);
-	if (strcmp(word[0], "signal") == 0) {
+	if (st.phase == EMPTY && (strcmp(word[0], "stop") == 0 || strcmp(word[0], "kill") == 0)) {
+		st.phase = DONE; /* dismissed */
+	} else if (strcmp(word[0], "signal") == 0) {
 		wrong = do_signal(word, words);
 	} else if (strcmp(word[0], "stop") == 0) {
 		wrong = do_stop(word, words);
@@ -302,7 +316,7 @@ void owner_ready(const struct pollfd *fds, int n)
 
 bool owner_may_come(void)
 {
-	return listener >= 0 && owner < 0 && cfg.on_owner_lost == LOST_LEASE && st.lease_at != NEVER;
+	return listener >= 0 && cfg.on_owner_lost == LOST_LEASE && (held || (owner < 0 && st.lease_at != NEVER));
 }
 
 void owner_end(void)

@@ -79,8 +79,10 @@ class Tree(_ends.Forkable):
         return tree
 
     @classmethod
-    def adopt(cls, path: str, mark: str, args: _start.Command) -> Self:
+    def adopt(cls, path: str, mark: str, args: _start.Command, *, hold: bool = False) -> Self:
         """The tree whose guard listens at `path`, and that has no owner now; `mark` and `args` as it was started with.
+
+        hold: as hold() does; a tree that has ended is over only when it is dismissed.
 
         Raises OSError where nobody listens, GuardError where the guard will not have us.
         """
@@ -88,7 +90,11 @@ class Tree(_ends.Forkable):
         pid = struct.unpack("3i", end.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
         tree = cls.__new__(cls)
         Tree._begin(tree, args, _start.Options(listen=path), _start.Started(None, pid, end, mark, "subreaper"))
-        Tree._await_hello(tree)
+        hello = Tree._await_hello(tree)
+        if hold:
+            tree.hold()
+        elif hello.phase == "empty":
+            tree.dismiss()
         return tree
 
     def _begin(self, args: _start.Command, options: _start.Options, started: _start.Started) -> None:
@@ -115,12 +121,13 @@ class Tree(_ends.Forkable):
 
     # --- the guard's words ---
 
-    def _await_hello(self) -> None:
+    def _await_hello(self) -> events.Hello:
         self._await(lambda: bool(self._record.hello or self._record.closed), None)
         hello = self._record.hello
         if hello is None:
             raise GuardError(f"the guard {self.guard} refused: it has an owner already, or is another user's")
         self.contain = cast(_start.Contain, hello.contain)
+        return hello
 
     def _await_start(self) -> None:
         """Until the command runs. Raises what kept it from that; nothing is left of it then."""
@@ -364,6 +371,18 @@ class Tree(_ends.Forkable):
     def renew(self, seconds: float | None = None) -> None:
         """Let the lease end so many seconds from now; None: as long as at the start. Raises SextonError."""
         self._order("renew" if seconds is None else f"renew {_start.seconds('seconds', seconds)}")
+
+    def hold(self) -> None:
+        """Let the lease rest while we live, and the guard keep the exit status until dismiss().
+
+        Only with `listen` and on_owner_lost="lease": so that an owner that dies between hearing of an end and writing
+        it down has a successor who hears of it too. Raises SextonError.
+        """
+        self._order("renew held")
+
+    def dismiss(self) -> None:
+        """Let go the guard of a tree that is empty and was held."""
+        self.order_unheard("kill")
 
     def status(self) -> events.Status | None:
         """What the guard says of itself; None when it has ended."""
