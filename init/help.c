@@ -22,7 +22,7 @@ const char help_text[] =
 	"  --pdeathsig SIG            receive SIG when our parent dies\n"
 	"  --contain subreaper|pidns|cgroup   what holds the tree (subreaper)\n"
 	"  --events FD|PATH           write what happens, a JSON object a line\n"
-	"  --owner-fd FD, --listen PATH, --lease SECONDS,\n"
+	"  --owner-fd FD, --late, --listen PATH, --lease SECONDS,\n"
 	"  --on-owner-lost stop|keep|lease    an owner at the end of a socket\n"
 	"  --exec PATH                execute PATH; COMMAND is only what it is called\n"
 	"  --mark ID                  set SEXTON_TREE for COMMAND\n"

@@ -276,6 +276,15 @@ static const char *set_mark(const char *value)
 	return *value && strlen(value) <= MARK_MAX ? NULL : "of 1 to 64 bytes";
 }
 
+static const char *set_late(const char *value)
+{
+	unsigned on;
+	const char *expected = boolean(value, &on);
+	if (!expected)
+		cfg.late = on;
+	return expected;
+}
+
 static const char *set_same_group(const char *value)
 {
 	unsigned on;
@@ -310,6 +319,7 @@ static const struct option {
 	{ "--exec", "SEXTON_EXEC", set_exec, false },
 	{ "--mark", "SEXTON_TREE", set_mark, false },
 	{ "--same-group", "SEXTON_SAME_GROUP", set_same_group, true },
+	{ "--late", "SEXTON_LATE", set_late, true },
 	{ "--verbose", "SEXTON_VERBOSE", set_verbose, true },
 	{ "--quiet", "SEXTON_QUIET", set_quiet, true },
 	{ "--pause", "SEXTON_PAUSE", set_pause, true },

@@ -95,6 +95,7 @@ struct config {
 	bool pause;
 	int owner_fd;           /* a connected unix socket, -1 = none */
 	const char *listen;     /* where an owner may connect, or NULL */
+	bool late;              /* the owner is told when it must be, not at once */
 	int64_t lease;          /* nanoseconds, NEVER = none */
 	enum on_owner_lost on_owner_lost;
 	enum contain contain;

@@ -49,7 +49,7 @@ class Exchange:
         until = None if timeout is None else time.monotonic() + timeout
         with self._tree.watched() as guard:
             if guard is not None:
-                self._poll.register(guard, select.POLLRDHUP)  # its end; what it says before can wait, and wakes nobody
+                self._poll.register(guard, select.POLLIN)
             try:
                 while not self._tree.over:
                     left = None if until is None else until - time.monotonic()

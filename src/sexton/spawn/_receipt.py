@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 
@@ -27,7 +27,7 @@ class Entry:
 
     def copy(self) -> Entry:
         """Its own, that does not change with the tree."""
-        return replace(self, signals=list(self.signals))
+        return Entry(self.pid, self.name, self.how, [*self.signals], self.code, self.adopted)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,12 +14,11 @@ import time
 
 from sexton.spawn import _processes
 
-MARK = "SEXTON_TREE"
 EMPTY_LOOKS = 50  # so many in a row will do on a machine where somebody is always born
 DYING = 10.0  # seconds that a killed process may take to die
 
 
-def end(mark: bytes, spare: int = 0) -> list[_processes.Process]:
+def end(mark: str, spare: int = 0) -> list[_processes.Process]:
     """SIGKILL everybody with that mark ("SEXTON_TREE=..."), until nobody is left. Gives those who would not die."""
     until = time.monotonic() + DYING
     empty = 0
@@ -51,7 +50,7 @@ def _born() -> int:
         return next(int(line.split()[1]) for line in file if line.startswith(b"processes "))
 
 
-def _hold(process: _processes.Process, mark: bytes) -> int | None:
+def _hold(process: _processes.Process, mark: str) -> int | None:
     """A pidfd of it, checked after it was opened: the number may have been reused before."""
     try:
         fd = os.pidfd_open(process.pid)
