@@ -141,20 +141,13 @@ static bool keeps_what_is_written(int fd)
 	return CALL(SYS_fstat, fd, &about) == 0 && S_ISFIFO(about.st_mode) && (CALL(SYS_fcntl, fd, F_GETFL) & O_ACCMODE) == O_RDWR;
 }
 
-/*
- * The pipes are COMMAND's now. Our messages go to stderr, or to the owner, if there is one: then stderr is COMMAND's
- * alone too, but its number must not go to something else.
- */
+/* The pipes are COMMAND's now. Our messages go to stderr, or to the owner, if there is one: then stderr is COMMAND's too. */
 static void leave_stdio(void)
 {
-	for (int fd = 0; fd <= 1; fd++)
+	st.no_stderr = owner_connected();
+	for (int fd = 0; fd <= (st.no_stderr ? 2 : 1); fd++)
 		if (fd != cfg.events && !keeps_what_is_written(fd))
 			close(fd);
-	int null = owner_connected() && cfg.events != 2 && !keeps_what_is_written(2) ? above_stdio(open("/dev/null", O_WRONLY | O_CLOEXEC)) : -1;
-	if (null >= 0) {
-		CALL(SYS_dup3, null, 2, O_CLOEXEC);
-		close(null);
-	}
 }
 
 /* Whoever died before we were executed sent its SIGCHLD to the program before us. */
@@ -220,7 +213,8 @@ IDLE int main(int argc, char **argv, char **envp)
 {
 	int done = start(argc, argv, envp);
 	if (done < 0) {
-		rest(getauxval(AT_PAGESZ));
+		if (!cfg.late)
+			rest(getauxval(AT_PAGESZ)); /* whose owner waits for the end is mostly short */
 		loop();
 		done = exit_status();
 	}

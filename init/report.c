@@ -185,7 +185,7 @@ static const char *level_name(int level)
 
 void say(int level, const char *fmt, ...)
 {
-	if (level > cfg.verbose && level > FATAL)
+	if ((level > cfg.verbose && level > FATAL) || (st.no_stderr && !owner_connected()))
 		return;
 	char line[1536];
 	struct text text = { line, line + sizeof line - 2 };

@@ -204,6 +204,8 @@ class Tree(_ends.Forkable):
     def _take(self, data: bytes) -> None:
         """Under the lock: another piece of what the guard said."""
         self._record.feed(data)
+        if self._record.empty and self._options.listen is None:
+            self._record.closed = True  # that was its last word: a second waking to see it hang up would be in vain
         if self._record.closed:
             self._bury_guard()
             if self._guard_lost():
@@ -228,7 +230,7 @@ class Tree(_ends.Forkable):
 
     def listen(self) -> None:
         """Take what the guard has said by now; waits for nothing."""
-        self._await(lambda: False, 0)
+        self._await(lambda: self._record.closed, 0)
 
     @property
     def begun(self) -> bool:
@@ -261,7 +263,7 @@ class Tree(_ends.Forkable):
 
     def _bury_guard(self) -> None:
         if self._popen:
-            self._popen.wait()  # it hung up with its last breath
+            self._popen.wait()  # it was about to end when it said so
 
     def _guard_lost(self) -> bool:
         record = self._record
@@ -328,9 +330,10 @@ class Tree(_ends.Forkable):
 
         Raises TimeoutExpired after `timeout` seconds (the tree goes on), LeftoversError.
         """
-        if not self._await(lambda: self._record.closed, timeout):
+        if not self._record.closed and not self._await(lambda: self._record.closed, timeout):
             assert timeout is not None
             raise TimeoutExpired(self.args, timeout)
+        self._check_owner()
         return self._ended()
 
     def wait_command(self, timeout: float | None = None) -> int:
