@@ -124,8 +124,10 @@ static void own_group(void)
 
 static _Noreturn void child(char **envp, uint64_t mask, const struct disposition *chld)
 {
+	st.containing = true; /* of this memory, the parent sees it too */
 	if (!contain_join())
 		fail("move into its cgroup");
+	st.containing = false;
 	own_group();
 	if (cfg.user.set && !user_become(&cfg.user))
 		fail("change the user of");
@@ -164,7 +166,7 @@ static int explain(void)
 {
 	char text[256];
 	describe(text, sizeof text);
-	event_failed(failure.err, failure.step ? "setup" : "exec", text);
+	event_failed(failure.err, st.containing ? "contain" : failure.step ? "setup" : "exec", text);
 	if (cfg.voice.exec_failed && !failure.step)
 		cfg.voice.exec_failed(cfg.command[0], failure.err);
 	else

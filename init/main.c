@@ -176,9 +176,11 @@ static int start(int argc, char **argv, char **envp)
 	CALL(SYS_rt_sigaction, SIGCHLD, &standard, &inherited, sizeof mask);
 	if (!watch_parent(parent))
 		return EXIT_USAGE;
+	st.containing = true;
 	done = contain_start();
 	if (done >= 0)
 		return done;
+	st.containing = false;
 	st.proc = proc_is_ours();
 	if (!owner_start())
 		return EXIT_USAGE;

@@ -264,7 +264,7 @@ void owner_last_word(const char *text)
 	int fd = cfg.owner_fd;
 	cfg.owner_fd = -1;
 	owner = fd;
-	event_to_owner("failed", ",\"errno\":0,\"step\":\"options\",\"text\":%j", text);
+	event_to_owner("failed", ",\"errno\":0,\"step\":%j,\"text\":%j", st.containing ? "contain" : "options", text);
 }
 
 static void accept_owner(void)

@@ -140,6 +140,7 @@ struct state {
 	bool command_ended;     /* just now: not yet acted on */
 	uint64_t watched;       /* the signals that are blocked and waited for */
 	bool timed_out, stop_asked, drained, terminal;
+	bool containing;        /* what fails now is containment */
 	bool no_stderr;         /* it is COMMAND's alone: messages are for the owner or for nobody */
 	bool owner_gone;        /* just now: not yet acted on */
 	int urgent;             /* INT and TERM received */

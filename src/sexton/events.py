@@ -53,7 +53,9 @@ class Started(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failed(Event):
-    """The command was not started: `errno` and `text` say why; `step` is "exec" or what came before it."""
+    """The command was not started: `errno` and `text` say why; `step` is what failed:
+    "options", "contain", "setup" or "exec".
+    """
 
     name: ClassVar[str] = "failed"
     errno: int = 0

@@ -1,12 +1,13 @@
 """When a guard was itself killed: whom it left behind is found by the mark in the environment, and ended.
 
-A tree whose guard was killed with SIGKILL is not contained any more (but for pidns and cgroup, where the kernel holds
-it). What is left then is the mark: every process that was executed with the environment of the tree carries it. One
-that was given another environment (env -i) is not found so.
+A tree whose guard was killed with SIGKILL is not contained any more; but a PID namespace ends with its guard, and a
+cgroup is still there to be ended. For the others what is left is the mark: every process that was executed with the
+environment of the tree carries it. One that was given another environment (env -i) is not found so.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -42,6 +43,23 @@ def end(mark: str, spare: int = 0) -> list[_processes.Process]:
                 os.close(fd)
         if not gone or (not held and time.monotonic() > until):
             return [process for process in left if _processes.carries(process.pid, mark)]
+
+
+def end_cgroup(directory: str) -> None:
+    """SIGKILL everybody in a cgroup, wait until they are dead, and take it away; what cannot be done is left undone.
+
+    cgroup.kill reaches those too who have no mark, and whoever forks meanwhile. (cgroups, "Core Interface Files".)
+    """
+    with contextlib.suppress(OSError), open(f"{directory}/cgroup.events") as populated:
+        with open(f"{directory}/cgroup.kill", "w") as kill:
+            kill.write("1")
+        until = time.monotonic() + DYING
+        poll = select.poll()
+        poll.register(populated, select.POLLPRI)
+        while "populated 1" in populated.read() and poll.poll(max(until - time.monotonic(), 0) * 1000):
+            populated.seek(0)
+        for path, _, _ in os.walk(directory, topdown=False):
+            os.rmdir(path)
 
 
 def _born() -> int:

@@ -323,7 +323,7 @@ def failure(args: Command, contain: Contain, record: Record, status: int) -> Exc
         return OSError(failed.errno, os.strerror(failed.errno), name)
     text = failed.text if failed else "its message is on its standard error"
     said = f"sexton-init (exit status {status}) did not start {args!r} with contain={contain!r}: {text}"
-    if contain != "subreaper" and (failed is None or "--contain" in text or "cgroup" in text):
+    if failed is not None and failed.step == "contain":
         return CannotContain(said)
     if failed is not None and failed.errno in {errno.EPERM, errno.EACCES}:
         return PermissionError(failed.errno, said)

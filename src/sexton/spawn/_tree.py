@@ -78,7 +78,9 @@ class Tree(_ends.Forkable):
         """
         options, popen = _start.split(settings)
         tree = cls.__new__(cls)
-        started = _start.start(args, options, contain or options.contain, popen, late=late)
+        contain = contain or options.contain
+        late = late and contain != "cgroup"  # whose directory must be known if the guard is lost
+        started = _start.start(args, options, contain, popen, late=late)
         Tree._begin(tree, args, options, started)
         return tree
 
@@ -209,6 +211,9 @@ class Tree(_ends.Forkable):
         if self._record.closed:
             self._bury_guard()
             if self._guard_lost():
+                hello = self._record.hello
+                if hello and hello.cgroup:
+                    _rescue.end_cgroup(hello.cgroup)
                 self._unreachable = _rescue.end(_processes.mark_of(self.mark))
                 self._record.rescued = not self._unreachable
             if not self._watchers:
