@@ -1,7 +1,8 @@
 """What a guard reports, as frozen dataclasses: one class for each event line of sexton-init.
 
-`read` gives what lines say, `event` the object of one, `parse` both. `time` is in unix seconds; pids are as the guard sees them (with contain="pidns",
-those of the namespace); a signal is its name without SIG ("TERM"). The lines are described in sexton-init(1), EVENTS.
+`read` gives what lines say, `event` the object of one, `parse` both. `time` is in unix seconds; pids are as the guard
+sees them (with contain="pidns", those of the namespace); a signal is its name without SIG ("TERM"). The lines are
+described in sexton-init(1), EVENTS.
 """
 
 from __future__ import annotations

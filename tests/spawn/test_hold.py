@@ -20,7 +20,8 @@ DEADLINE = 30
 # An owner that starts a held tree whose command reads its input, says where the guard listens, and dies by SIGKILL.
 OWNER = """
 import os, signal, sys, sexton
-tree = sexton.Tree(["sh", "-c", "read word; exit 7"], stdin=0, stdout=-3, listen=sys.argv[1], lease=25, on_owner_lost="lease")
+lease = {"lease": 25, "on_owner_lost": "lease"}
+tree = sexton.Tree(["sh", "-c", "read word; exit 7"], stdin=0, stdout=-3, listen=sys.argv[1], **lease)
 tree.hold()
 print(tree.mark, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
