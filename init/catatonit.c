@@ -26,21 +26,6 @@ static void line(const char *level, const char *fmt, ...)
 
 /* ---- what catatonit does and says while it runs ---- */
 
-/* Descriptors passed by socket activation name the process they are for: that is COMMAND, and not us. */
-static void correct_listen_pid(char **envp)
-{
-	static char entry[32] = "LISTEN_PID=";
-	const size_t len = strlen("LISTEN_PID=");
-	for (char **env = envp; *env; env++) {
-		const char *value = *env + len;
-		int pid;
-		if (strncmp(*env, "LISTEN_PID=", len) == 0 && scan_int(&value, &pid) && pid == getppid()) {
-			format(entry + len, sizeof entry - len, "%d", (int)getpid());
-			*env = entry;
-		}
-	}
-}
-
 static void started(pid_t command)
 {
 	DEBUG("pid1 (%d) spawned: %s\n", (int)command, cfg.command[0]);
@@ -134,7 +119,7 @@ int catatonit_arguments(int argc, char **argv)
 	cfg.subreaper = true;
 	cfg.no_job_control = true;
 	cfg.leave_faults = true;
-	cfg.in_child = correct_listen_pid;
+	cfg.in_child = listen_pid;
 	cfg.map[SIGTSTP] = 0;
 	memcpy(cfg.exec_status, (int[]){ 1, 1, 1 }, sizeof cfg.exec_status);
 	if (getenv("CATATONIT_DEBUG"))

@@ -122,6 +122,21 @@ static void own_group(void)
 	}
 }
 
+/* Who takes sockets by sd_listen_fds(3) looks whether they are meant for its pid, which who started us cannot know. */
+void listen_pid(char **envp)
+{
+	static const char fmt[] = "LISTEN_PID=%d";
+	static char entry[32];
+	format(entry, sizeof entry, fmt, (int)getppid());
+	for (char **env = envp; *env; env++) {
+		if (strcmp(*env, entry) == 0 || strcmp(*env, "LISTEN_PID=0") == 0) {
+			format(entry, sizeof entry, fmt, (int)getpid());
+			*env = entry;
+			return;
+		}
+	}
+}
+
 static _Noreturn void child(char **envp, uint64_t mask, const struct disposition *chld)
 {
 	st.containing = true; /* of this memory, the parent sees it too */

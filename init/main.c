@@ -42,6 +42,7 @@ static int configure(int argc, char **argv, char **envp)
 			int done = personalities[i].arguments(argc, argv);
 			return done >= 0 ? done : config_environment(envp, true) ? -1 : EXIT_USAGE;
 		}
+	cfg.in_child = listen_pid;
 	/* Who marks the tree says all on the command line; in the environment are the options of one further up. */
 	bool marked = argc > 1 && strcmp(argv[1], "--mark") == 0;
 	if (!config_environment(envp, !marked))

@@ -189,6 +189,7 @@ struct disposition {
 /* command.c */
 /* mask: the signal mask COMMAND gets. Returns -1, or the exit status when it could not be started (said why). */
 int command_start(char **envp, uint64_t mask, const struct disposition *chld);
+void listen_pid(char **envp); /* cfg.in_child: LISTEN_PID names COMMAND, if it named us, or nobody by 0 */
 
 /* loop.c */
 int64_t now_ns(void);

@@ -23,11 +23,12 @@ class CannotMeasure(Exception):
 
 @dataclass(frozen=True)
 class Program:
-    """One init; `words` is what stands before its COMMAND."""
+    """One init; `words` is what stands before its COMMAND, `asks` what prints its version (none: with --version)."""
 
     name: str
     path: Path
     words: tuple[str, ...]
+    asks: tuple[str, ...] = ()
 
 
 def find(sexton: Path) -> list[Program]:
@@ -45,7 +46,7 @@ def find(sexton: Path) -> list[Program]:
 
 def version(program: Program) -> str:
     """What it says of its own version, without its name."""
-    said = subprocess.run([program.path, "--version"], capture_output=True, text=True, check=True)
+    said = subprocess.run(program.asks or [program.path, "--version"], capture_output=True, text=True, check=True)
     found = re.search(r"\d+(\.\d+)+", said.stdout + said.stderr)
     return found[0] if found else "?"
 
@@ -57,13 +58,19 @@ def environment() -> dict[str, str]:
 
 def build_helpers(folder: Path) -> Path:
     """Compile every C file beside this one into `folder`, and return it."""
+    for source in Path(__file__).parent.glob("*.c"):
+        compile_helper(source, folder / source.stem)
+    return folder
+
+
+def compile_helper(source: Path, target: Path) -> Path:
+    """Compile a C file to a static program, and return that; raises CannotMeasure."""
     compiler = shutil.which("cc")
     if not compiler:
         raise CannotMeasure("there is no C compiler: apt-get install gcc libc6-dev")
-    for source in Path(__file__).parent.glob("*.c"):
-        command = [compiler, "-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-static", str(source)]
-        subprocess.run([*command, "-o", str(folder / source.stem)], check=True)
-    return folder
+    command = [compiler, "-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-static", str(source)]
+    subprocess.run([*command, "-o", str(target)], check=True)
+    return target
 
 
 def namespace() -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from bench.init.figures import BEST_PEER, Figure, Row
 from bench.init.programs import SEXTON, Program, version
 
-WIDTHS = (22, 6, 9, 9, 9, 9, 5, 4)  # with a space between them: 80
+WIDTH = 9  # of a program's column: with four of them, and a space between any two, the table has 80
 
 
 def machine(programs: list[Program]) -> str:
@@ -54,15 +54,16 @@ def ratio_text(row: Row) -> str:
 
 def terminal(rows: list[Row]) -> str:
     """80 columns; under a row of medians its quartiles."""
+    names = list(rows[0].figures) if rows else []
+    widths = (22, 6, *(WIDTH for _ in names), 5, 4)
 
     def line(*cells: str) -> str:
         first, *rest = (
             f"{cell:<{width}}" if not nth else f"{cell:>{width}}"
-            for nth, (cell, width) in enumerate(zip(cells, WIDTHS, strict=True))
+            for nth, (cell, width) in enumerate(zip(cells, widths, strict=True))
         )
         return " ".join([first, *rest]).rstrip()
 
-    names = list(rows[0].figures) if rows else []
     lines = [line("median", "bar", *names, "ratio", ""), "-" * 80]
     for row in rows:
         lines.append(

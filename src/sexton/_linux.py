@@ -1,4 +1,4 @@
-"""The only ctypes: prctl, ptrace, namespaces, mounts; and the proc connector, which is a socket.
+"""The only ctypes: prctl, ptrace, namespaces, mounts, tee; and the proc connector, which is a socket.
 
 Every function raises `OSError` with the errno that the kernel gave, and none that changes anything does more
 than one system call, so that a caller can say what state it is in between any two of them. pids are those of
@@ -25,6 +25,8 @@ _libc.mount.argtypes = (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctype
 _libc.umount2.argtypes = (ctypes.c_char_p, ctypes.c_int)
 _libc.pivot_root.argtypes = (ctypes.c_char_p, ctypes.c_char_p)
 _libc.mlock.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+_libc.tee.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_size_t, ctypes.c_uint)
+_libc.tee.restype = ctypes.c_ssize_t
 
 
 def _checked(result: int, what: str) -> int:
@@ -88,6 +90,29 @@ def unmount(target: str, flags: int = 0) -> None:
 def pivot_root(new: str, old: str) -> None:
     """Make `new` the root directory, and put the old one at `old`."""
     _checked(_libc.pivot_root(os.fsencode(new), os.fsencode(old)), f"pivot_root {new}")
+
+
+# --- tee(2) ---
+
+_SPLICE_F_NONBLOCK = 2
+
+
+def tee(source: int, target: int, count: int) -> int:
+    """Put what is in one pipe, `count` bytes at most, into another one as well; gives how many. Never waits.
+
+    Raises BlockingIOError where the one is empty or the other full. Source: tee(2).
+    """
+    return _checked(_libc.tee(source, target, count, _SPLICE_F_NONBLOCK), "tee")
+
+
+# --- pidfd_getfd(2) ---
+
+_SYS_PIDFD_GETFD = 438  # the same on every machine
+
+
+def pidfd_getfd(pidfd: int, fd: int) -> int:
+    """A copy of another process's descriptor, close-on-exec. Needs the right to trace it; Linux 5.6."""
+    return _checked(_libc.syscall(_SYS_PIDFD_GETFD, pidfd, fd, 0), "pidfd_getfd")
 
 
 # --- ptrace(2) ---

@@ -7,6 +7,8 @@
     ├── GuardError                    exit 125  a guard could not do its work
     │   └── ContainmentError          exit 125  the containment that was asked for cannot be had here
     ├── LeftoversError                exit 1    a stop is over, and something of the tree is still alive: it names it
+    ├── NotRunning                    exit 3    no supervisor answers where one is asked for
+    ├── Occupied                      exit 1    a supervisor runs there already: it names its process
     └── NotOwner                      exit 1    a tree is used by a process that is not its owner: a forked child
 
 Each class owns the exit code that the command line ends with.
@@ -57,3 +59,13 @@ class LeftoversError(SextonError):
 
 class NotOwner(SextonError):
     """A tree is used in a process that is not its owner, as a forked child is; only the owner can."""
+
+
+class NotRunning(SextonError):
+    """No supervisor answers where one is asked for; the message names the socket, and what starts one."""
+
+    exit_code: ClassVar[int] = 3  # as of the LSB's `status`
+
+
+class Occupied(SextonError):
+    """A supervisor runs there already; the message names its process."""

@@ -18,6 +18,7 @@ from tests.support.running import Place, Running
 from tests.support.running import start as run
 
 SIGNAL_FIELDS = ["SigPnd", "ShdPnd", "SigBlk", "SigIgn", "SigCgt"]
+NAMESPACE = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "--"]
 VOLATILE = {
     "Pid", "Tgid", "Ngid", "PPid", "NStgid", "NSpid", "NSpgid", "NSsid", "TracerPid",
     "voluntary_ctxt_switches", "nonvoluntary_ctxt_switches", "Cpus_allowed", "Mems_allowed", "SigQ",
@@ -93,6 +94,25 @@ def test_environment_in_its_order(start: Starter) -> None:
     environment = {"B": "2", "A": "1", "EMPTY": "", "WITH": "x=y", "LANG": "C"}
     result = start.plain("env", "-0", before=["env", "-i", *[f"{k}={v}" for k, v in environment.items()]]).wait()
     assert result.out.split("\0")[:-1] == [f"{key}={value}" for key, value in environment.items()]
+
+
+@pytest.mark.parametrize(
+    ("listen", "who"),
+    [("0", "command"), ("$$", "command"), ("1", "1"), ("00", "00"), ("", ""), ("x", "x"), ("0x", "0x")],
+)
+def test_sockets_that_are_passed_are_for_the_command(start: Starter, listen: str, who: str) -> None:
+    """LISTEN_PID that names us (the shell's pid is ours after its exec), or nobody, names COMMAND; no other changes."""
+    before = ["env", "LISTEN_FDS=1", "sh", "-c", f'export LISTEN_PID={listen}; exec "$@"', "sh"]
+    ask = 'case $LISTEN_PID in $$) echo command;; *) echo "$LISTEN_PID";; esac; env | grep -c ^LISTEN_'
+    result = start.plain("sh", "-c", ask, before=before).wait()
+    assert (result.code, result.out) == (0, f"{who}\n2\n")
+
+
+def test_sockets_that_are_passed_are_for_the_command_in_a_container_too(start: Starter) -> None:
+    """Whoever starts a container's first process knows its pid: 1, which is ours."""
+    ask = 'test "$LISTEN_PID" = $$ && echo mine'
+    running = start.plain("sh", "-c", ask, before=["env", "LISTEN_PID=1", *NAMESPACE])
+    assert running.wait().out == "mine\n"
 
 
 def test_an_empty_environment(start: Starter) -> None:

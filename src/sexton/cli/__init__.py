@@ -16,6 +16,19 @@ COMMANDS = {
     "ps": "sexton.cli.ps",
     "tree": "sexton.cli.tree",
     "doctor": "sexton.cli.doctor",
+    "up": "sexton.cli.up",
+    "down": "sexton.cli.down",
+    "status": "sexton.cli.status",
+    "start": "sexton.cli.start",
+    "stop": "sexton.cli.stop",
+    "restart": "sexton.cli.restart",
+    "signal": "sexton.cli.signal",
+    "scale": "sexton.cli.scale",
+    "reload": "sexton.cli.reload",
+    "ports": "sexton.cli.ports",
+    "logs": "sexton.cli.logs",
+    "events": "sexton.cli.events",
+    "schema": "sexton.cli.schema",
 }
 
 

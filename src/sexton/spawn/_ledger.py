@@ -100,11 +100,16 @@ def boot() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
-def state_directory() -> Path:
-    """Where ledgers are: $SEXTON_STATE, else $XDG_STATE_HOME/sexton, else ~/.local/state/sexton; made if need be."""
+def state_path() -> Path:
+    """Where ledgers are: $SEXTON_STATE, else $XDG_STATE_HOME/sexton, else ~/.local/state/sexton."""
     named = os.environ.get("SEXTON_STATE")
     base = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
-    found = Path(named) if named else base / "sexton"
+    return Path(named) if named else base / "sexton"
+
+
+def state_directory() -> Path:
+    """The same, made if need be."""
+    found = state_path()
     found.mkdir(mode=0o700, parents=True, exist_ok=True)
     return found
 

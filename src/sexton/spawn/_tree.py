@@ -70,7 +70,13 @@ class Tree(_ends.Forkable):
 
     @classmethod
     def unawaited(
-        cls, args: _start.Command, settings: _start.Settings, contain: _start.Contain | None = None, *, late: bool
+        cls,
+        args: _start.Command,
+        settings: _start.Settings | _start.TreeSettings,
+        contain: _start.Contain | None = None,
+        *,
+        mark: str | None = None,
+        late: bool = False,
     ) -> Self:
         """A tree whose start is not waited for, in that containment alone; check_start() is to be called in the end.
 
@@ -80,7 +86,7 @@ class Tree(_ends.Forkable):
         tree = cls.__new__(cls)
         contain = contain or options.contain
         late = late and contain != "cgroup"  # whose directory must be known if the guard is lost
-        started = _start.start(args, options, contain, popen, late=late)
+        started = _start.start(args, options, contain, popen, mark=mark, late=late)
         Tree._begin(tree, args, options, started)
         return tree
 

@@ -1,0 +1,59 @@
+"""`sexton down`: stop everything, and the supervisor."""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from sexton.cli._up import chosen, client, file_option, state_of
+from sexton.errors import NotRunning
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@click.command()
+@file_option
+@click.option("--leave", is_flag=True, help="End the supervisor alone: the apps go on for their lease.")
+def down(*, file: Path | None, leave: bool) -> None:
+    """Stop every app, those first that others do not need, and end the supervisor.
+
+    Returns when nothing is left. Called again meanwhile, it leaves them no more time. Where the supervisor is dead,
+    what it left is ended. With --leave the next `sexton up` takes the apps over as they run.
+    """
+    try:
+        _ask(file, leave=leave)
+    except NotRunning:
+        if leave:
+            raise
+    if not leave:
+        _sweep(file)
+
+
+def _ask(file: Path | None, *, leave: bool) -> None:
+    """Ask the supervisor, and wait for its end. Raises NotRunning."""
+    supervisor = client(file)
+    held = supervisor.hold()
+    try:
+        supervisor.down(leave=leave)
+        select.select([held], [], [])
+    finally:
+        os.close(held)
+
+
+def _sweep(file: Path | None) -> None:
+    """End what is in the ledger of a supervisor that is no more."""
+    from sexton.supervise.remains import end_all
+
+    state = state_of(file)
+    if not state.is_dir():
+        raise NotRunning(f"there is nothing to stop: {chosen(file)} was never up")
+    failed = False
+    for fate in end_all(state):
+        failed = failed or fate.failed
+        print(f"{fate.instance}: {fate.text}", file=sys.stderr if fate.failed else sys.stdout)
+    sys.exit(failed)

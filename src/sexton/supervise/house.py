@@ -1,0 +1,296 @@
+"""The house of all instances: their order, from the first start until nothing is left, and what they share."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sexton.errors import UsageError
+from sexton.supervise import listener, models, succession
+from sexton.supervise.happenings import Events
+from sexton.supervise.instance import ALIVE, SETTLED, Instance
+from sexton.supervise.journal import Journal
+from sexton.supervise.logs import Capture
+from sexton.supervise.ports import Ports, write_ports_file
+from sexton.supervise.sockets import Sockets
+from sexton.supervise.states import SHOWN, State
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterable
+
+    from sexton.supervise.config import App, Condition, Config
+
+
+class House:
+    """The instances of the apps that `config` names, and their journal, ports, sockets, logs and events."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.since = time.time()
+        self.stopping = False
+        self.events = Events()
+        self.directory = Path(config.state)
+        self.run = self.directory / "run"
+        for directory in (self.directory, self.run):
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.journal = Journal(self.directory / "ledger")
+        self.older = list(self.journal.open.values())
+        self.epoch = self.journal.announce()
+        self.capture = Capture(self.directory, asyncio.get_running_loop())
+        self.capture.complain = self._output_lost
+        self.reserved = Ports()
+        self.sockets = Sockets()
+        self.instances: dict[str, Instance] = {}
+        self._changed = asyncio.Event()
+        self._looking = False
+        self._finished = asyncio.Event()
+        self._code = 0
+        self._ending: asyncio.Task[None] | None = None
+        for app in config.order():
+            for number in range(app.instances):
+                self.add(app, number)
+
+    def add(self, app: App, number: int) -> Instance:
+        """An instance of an app, which is not started yet."""
+        instance = Instance(self, app, number)
+        return self.instances.setdefault(instance.name, instance)
+
+    # --- beginning and ending ---
+
+    async def begin(self) -> None:
+        """Adopt or end what an earlier supervisor left, and start what is to be started.
+
+        Returns when every instance is ready, has failed, or waits for what will not come by itself.
+        """
+        await succession.settle(self)
+        for app in self.config.order():
+            self._open_sockets(app)
+        for instance in list(self.instances.values()):
+            if instance.state == "stopped" and instance.app.autostart:
+                instance.happen("start")
+        await self.until(lambda: not self.getting_up(self.instances.values()))
+
+    def _open_sockets(self, app: App) -> None:
+        if app.listen:
+            pids = [pid for one in self.of(app.name) if one.state in ALIVE for pid in one.pids()]
+            self.sockets.adopt(app, pids) if pids else self.sockets.open(app)
+
+    def getting_up(self, instances: Iterable[Instance]) -> bool:
+        """Some are on their way up, or wait for one that is."""
+        rising: set[State] = {"starting", "restarting"}
+        if any(one.state in rising for one in instances):
+            return True
+        waiting = any(one.state == "waiting" for one in instances)
+        return self._looking or (waiting and any(one.state in rising for one in self.instances.values()))
+
+    async def wait(self) -> int:
+        """Until all is over; the exit code."""
+        await self._finished.wait()
+        return self._code
+
+    def down(self, *, leave: bool = False, code: int = 0) -> None:
+        """Begin to end: stop everything, those first that others do not need; a second call leaves them no more time.
+
+        leave: end this supervisor alone; the instances go on for their lease, and the next supervisor adopts them.
+        """
+        if self._finished.is_set():
+            return
+        if self.stopping:
+            self._hurry()
+            return
+        self.stopping = True
+        self._code = code
+        self.events.tell("stopping", message="the instances are left" if leave else "")
+        self._ending = asyncio.get_running_loop().create_task(self._leave() if leave else self._stop_all())
+
+    async def _leave(self) -> None:
+        for instance in self.instances.values():
+            instance.leave()
+        self._finish()
+
+    async def _stop_all(self) -> None:
+        everybody = list(self.instances.values())
+        timer = asyncio.get_running_loop().call_later(self.config.stop_timeout, self._hurry)
+        while left := [one for one in everybody if one.state not in SETTLED]:
+            for one in left:
+                if all(other.state in SETTLED for other in left if one.app.name in self.needs(other.app)):
+                    one.happen("stop")
+            if any(one.state not in SETTLED for one in left):
+                await self._change()
+        timer.cancel()
+        for one in everybody:
+            one.close()
+        for app in self.config.apps.values():
+            self.sockets.close(app)
+        self._finish()
+
+    def needs(self, app: App) -> set[str]:
+        """The apps that it comes after, and those that they come after."""
+        found = set(app.after)
+        for name in app.after:
+            found |= self.needs(self.config.apps[name]) if name in self.config.apps else set()
+        return found
+
+    def _hurry(self) -> None:
+        for one in self.instances.values():
+            if one.state not in SETTLED:
+                one.happen("stop")
+                one.hurry()
+
+    def _finish(self) -> None:
+        self.capture.leave()
+        self.reserved.close()
+        self.journal.close()
+        self.events.tell("stopped")
+        self._finished.set()
+
+    # --- what instances tell ---
+
+    def changed(self, instance: Instance, was: State) -> None:
+        """An instance is in another state."""
+        if SHOWN[was] != SHOWN[instance.state]:
+            self.events.tell(
+                "state",
+                app=instance.app.name,
+                instance=instance.name,
+                state=SHOWN[instance.state],
+                was=SHOWN[was],
+                message=instance.message,
+            )
+        self._changed.set()
+        self._changed = asyncio.Event()
+        self.look_at_waiting()
+        if instance.state == "completed" and all(one.state == "completed" for one in self.instances.values()):
+            self.down()
+
+    def tell_exit(self, instance: Instance, how: models.Exit) -> None:
+        """The command of an instance ended, and nothing of its tree is left."""
+        self.events.tell("exit", app=instance.app.name, instance=instance.name, exit=how)
+
+    def _output_lost(self, instance: str, message: str) -> None:
+        self.events.tell("lost", app=instance.rpartition(".")[0], instance=instance, message=message)
+
+    def failed(self, instance: Instance) -> None:
+        """An instance ended by itself and will be started again: the strategy says who else is."""
+        if self.config.strategy == "one_for_one":
+            return
+        others = list(self.instances.values())
+        if self.config.strategy == "rest_for_one":
+            order = [app.name for app in self.config.order()]
+            others = [one for one in others if order.index(one.app.name) > order.index(instance.app.name)]
+        for one in reversed(others):
+            if one is not instance and one.state in {"starting", "ready"}:
+                one.happen("restart", f"{instance.name} ended ({self.config.strategy})")
+
+    def fatal(self, instance: Instance) -> None:
+        """An instance is not started again."""
+        how = instance.last_exit
+        match instance.app.on_fatal:
+            case "exit":
+                code = 1
+                if how and how.code:
+                    code = how.code
+                elif how and how.signal:
+                    code = 128 + _number(how.signal)
+                self.down(code=code)
+            case "stop":
+                for one in reversed(self.instances.values()):
+                    if one is not instance:
+                        one.happen("stop", f"{instance.name} is fatal")
+
+    def fault(self, instance: Instance, error: BaseException) -> None:
+        """Something of ours went wrong: it is said, and the instance counts as unwell."""
+        self.events.tell(
+            "fault", app=instance.app.name, instance=instance.name, message=f"{type(error).__name__}: {error}"
+        )
+        instance.happen("unwell", f"{type(error).__name__}: {error}")
+
+    def look_at_waiting(self) -> None:
+        """Start those whose dependencies are there, when this turn of the loop is over."""
+        if not self._looking:
+            self._looking = True
+            asyncio.get_running_loop().call_soon(self._look)
+
+    def _look(self) -> None:
+        self._looking = False
+        for one in list(self.instances.values()):
+            if one.state == "waiting" and not self.stopping:
+                missing = [name for name, condition in one.app.after.items() if not self._is_there(name, condition)]
+                one.message = f"waits for {', '.join(missing)}" if missing else ""
+                if not missing:
+                    one.happen("park" if one.app.on_demand else "free")
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def _is_there(self, name: str, condition: Condition) -> bool:
+        states = {one.state for one in self.of(name)}
+        match condition:
+            case "started":
+                running = all(one.state != "starting" or (one.life and one.life.pid) for one in self.of(name))
+                return running and states <= {"starting", "ready", "idle", "completed"}
+            case "ready":
+                return states <= {"ready", "idle", "completed"}
+            case "completed":
+                return states <= {"completed"}
+
+    async def _change(self) -> None:
+        await self._changed.wait()
+
+    async def until(self, done: Callable[[], bool]) -> None:
+        """Wait until changes have made it true."""
+        while not done():
+            await self._change()
+
+    # --- what instances ask for ---
+
+    def port_of(self, app: str, name: str | None) -> int:
+        """The port of an app's first instance: its first one, or that of that name. Raises UsageError."""
+        spec = self.config.apps.get(app)
+        names = list(spec.ports) if spec else []
+        chosen = name or (names[0] if names else "")
+        if spec is None or chosen not in spec.ports:
+            raise UsageError(f"${{app.{app}.port}}: there is no such app with such a port")
+        return self.reserved.take(f"{app}.0", chosen, spec.ports[chosen])
+
+    def ports_changed(self) -> None:
+        """Write SEXTON_PORTS_FILE, if it is asked for."""
+        if path := os.environ.get("SEXTON_PORTS_FILE"):
+            write_ports_file(Path(path), self.ports())
+
+    def lost_ports(self, instance: Instance) -> list[str]:
+        """The names of its auto ports that somebody else listens on."""
+        pids = instance.pids()
+        auto = {name for name, wanted in instance.app.ports.items() if wanted == "auto"}
+        ports = instance.ports
+        return [name for name in auto if name in ports and listener.who_listens(ports[name], pids).whose == "other"]
+
+    async def lines(self, instance: str) -> AsyncIterator[models.Line]:
+        """What an instance writes from now on."""
+        queue: asyncio.Queue[models.Line] = asyncio.Queue()
+        end = self.capture.listen(queue.put_nowait, instance)
+        try:
+            while True:
+                yield await queue.get()
+        finally:
+            end()
+
+    def of(self, app: str) -> list[Instance]:
+        """The instances of an app."""
+        return [one for one in self.instances.values() if one.app.name == app]
+
+    def pids(self, instance: str) -> set[int]:
+        """The living processes of an instance."""
+        return self.instances[instance].pids()
+
+    def ports(self) -> dict[str, dict[str, int]]:
+        """The ports of each instance that has some, by name."""
+        return {name: ports for name in self.instances if (ports := self.reserved.of(name))}
+
+
+def _number(name: str) -> int:
+    import signal
+
+    return int(signal.Signals[f"SIG{name}"]) if f"SIG{name}" in signal.Signals.__members__ else 0

@@ -1,0 +1,134 @@
+"""One life of an instance's command: the guarded tree, what its guard says, how it ended."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import TYPE_CHECKING
+
+from sexton import events
+from sexton.errors import SextonError
+from sexton.supervise import models
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+    from sexton.spawn import Tree
+
+
+class Life:
+    """From the start, or the adoption, of a tree until nothing of it is left.
+
+    started   is called when the command runs
+    written   is called with how it ended when nothing is left, and before the guard forgets the exit status
+    over      is called when the guard has gone
+    """
+
+    def __init__(
+        self,
+        tree: Tree,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        held: bool,
+        started: Callable[[], None],
+        written: Callable[[models.Exit], None],
+        over: Callable[[], None],
+    ) -> None:
+        self.tree = tree
+        self.exit: models.Exit | None = None
+        self.failed = ""  # why the command was not started
+        self.asked_at: float | None = None  # monotonic, when it was asked to end
+        self._loop = loop
+        self._held = held
+        self._started, self._written, self._over = started, written, over
+        self._seen = 0
+        self._exited: events.Exited | None = None
+        self._why = ""
+        self._left = 0
+        self._killed = 0
+        self._watched = contextlib.ExitStack()
+        self._descriptor = self._watched.enter_context(tree.watched())
+        if self._descriptor is not None:
+            loop.add_reader(self._descriptor, self._listen)
+        loop.call_soon(self._listen)  # what it has said already
+
+    @property
+    def pid(self) -> int:
+        """The command's; 0 before it runs and after it ended."""
+        return 0 if self._exited or self.exit else self.tree.pid
+
+    def order(self, words: str) -> None:
+        """Send the guard a command; its answer is not waited for."""
+        self.tree.order_unheard(words)
+
+    def ask(self) -> None:
+        """It is being asked to end from now on."""
+        if self.asked_at is None:
+            self.asked_at = self._loop.time()
+
+    def leave(self) -> None:
+        """Give it up: its guard does what it was told to do without an owner."""
+        self._forget()
+        self.tree.close()
+
+    def _forget(self) -> None:
+        if self._descriptor is not None:
+            self._loop.remove_reader(self._descriptor)
+            self._descriptor = None
+        self._watched.close()
+
+    def _listen(self) -> None:
+        if self._descriptor is None:
+            return
+        try:
+            self.tree.listen()
+        except SextonError as error:
+            self.failed = str(error)
+        new = self.tree.since(self._seen)
+        self._seen = self.tree.seen
+        for event in new:
+            self._take(event)
+        if self.tree.over:
+            self._forget()
+            if self.exit is None:
+                self._end()
+            self._over()
+
+    def _take(self, event: events.Event) -> None:
+        match event:
+            case events.Started():
+                self._started()
+            case events.Failed():
+                self.failed = event.text
+            case events.Exited():
+                self._exited = event
+            case events.Stopping():
+                self._why, self._left = event.why, max(event.left, 0)
+            case events.Killed():
+                self._killed += 1
+            case events.Empty():
+                self._end()
+            case events.Hello() if event.phase == "empty":
+                # Adopted, and it had ended: `exited` is the next line.
+                self._loop.call_soon(self._end)
+
+    def _end(self) -> None:
+        """Nothing is left. When it is written down, the guard may forget it."""
+        if self.exit is not None:
+            return
+        self.exit = self._how()
+        self._written(self.exit)
+        if self._held:
+            self.tree.dismiss()
+
+    def _how(self) -> models.Exit:
+        seconds = 0.0 if self.asked_at is None else self._loop.time() - self.asked_at
+        code, signal, why = None, None, self._why
+        if self._exited:
+            code, signal = self._exited.code, self._exited.signal
+        elif not self.failed:
+            signal, why = "KILL", "the guard was killed"
+        return models.Exit(
+            time=time.time(), code=code, signal=signal, why=why, left=self._left, killed=self._killed, seconds=seconds
+        )

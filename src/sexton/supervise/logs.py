@@ -1,0 +1,340 @@
+"""What the instances write: from FIFOs of their own into files, without a loss when we are killed in between.
+
+An instance writes into two FIFOs, run/INSTANCE.out and .err. What it has written is looked at by tee(2), goes into the
+file, and is taken out of the FIFO only then: a supervisor that is killed at any moment has lost nothing, its successor
+at worst writes some lines again. The beginning of a line whose end does not come is moved by one splice(2) to
+run/INSTANCE.out.part, so that the FIFO is empty and wakes nobody. A torn line at the end of a file was not taken out
+of the FIFO yet, so the successor drops it there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from sexton._linux import tee
+from sexton.supervise import logfile
+from sexton.supervise.config import Log
+from sexton.supervise.logfile import LogFile
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+    from sexton.supervise import models
+
+Name = Literal["out", "err"]
+STREAMS: tuple[Name, Name] = ("out", "err")
+CHUNK = 1 << 16  # bytes that are looked at at once; the size of a pipe
+LONGEST = 1 << 16  # bytes; a line that is longer is cut into several
+TURNS = 4  # chunks of one FIFO before others have their turn
+FLUSH = 64  # chunks that an end waits for; more than a pipe can hold
+RECENT = 1 << 15  # bytes of an instance's last output that are remembered with their times, or twice as many
+
+
+class Recent(NamedTuple):
+    """Some lines that came together."""
+
+    time: float
+    stream: Name
+    data: bytes
+
+
+class Stream:
+    """One of the two outputs of an instance."""
+
+    def __init__(self, run: Path, instance: str, name: Name) -> None:
+        self.name = name
+        self.path = run / f"{instance}.{name}"
+        self.part = run / f"{instance}.{name}.part"
+        self.begun = b""  # of a line: what is in `part`
+        self.seen = 0  # bytes of an unfinished line that were in the FIFO at the last look
+        with contextlib.suppress(FileExistsError):
+            os.mkfifo(self.path, 0o600)
+        # For both, so that there is never an end of it, which would wake us for ever.
+        self.fd = os.open(self.path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        if not stat.S_ISFIFO(os.fstat(self.fd).st_mode):
+            os.close(self.fd)
+            raise OSError(f"{self.path}: it is no FIFO; take it away")
+        with contextlib.suppress(OSError):
+            self.begun = self.part.read_bytes()
+
+    def forget_part(self) -> None:
+        """What was begun is in the file now."""
+        if self.begun:
+            self.begun = b""
+            with contextlib.suppress(OSError):
+                os.truncate(self.part, 0)
+
+    def close(self, *, remove: bool) -> None:
+        """Look no more."""
+        os.close(self.fd)
+        if remove:
+            for path in (self.path, self.part):
+                path.unlink(missing_ok=True)
+
+
+class Output:
+    """What is known of one instance."""
+
+    def __init__(self, file: LogFile, streams: dict[Name, Stream]) -> None:
+        self.file = file
+        self.streams = streams
+        self.recent: deque[Recent] = deque()
+        self.size = 0  # bytes in `recent`
+        self.dropping = 0  # lines, since the file could not be written
+
+    def remember(self, piece: Recent) -> None:
+        """Forget as much at the other end."""
+        if len(piece.data) > RECENT:
+            data = piece.data
+            piece = piece._replace(data=data[data.find(b"\n", len(data) - RECENT - 1, -1) + 1 :])
+        self.recent.append(piece)
+        self.size += len(piece.data)
+        while self.size > 2 * RECENT:
+            self.size -= len(self.recent.popleft().data)
+
+
+class Capture:
+    """The output of all instances. `directory`: the state directory, with run/ and logs/ in it.
+
+    lost      lines that could not be written, by instance
+    complain  is called with an instance and a text when its output cannot be written, and when it can again
+    """
+
+    def __init__(self, directory: Path, loop: asyncio.AbstractEventLoop) -> None:
+        self.directory = directory
+        self.lost: dict[str, int] = {}
+        self.complain: Callable[[str, str], None] = lambda _instance, _text: None
+        self._loop = loop
+        self._run = directory / "run"
+        self._run.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._outputs: dict[str, Output] = {}
+        self._listeners: list[tuple[str | None, Callable[[models.Line], None]]] = []
+        self._look_in, self._look_out = os.pipe()  # where tee puts what we look at; empty between two looks
+        self._nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+        # An instance that nobody adopts takes its FIFOs with it; what it has said is to be read even so.
+        self._kept = {path.name: self._keep(path) for path in self._run.iterdir() if path.suffix in {".out", ".err"}}
+
+    @staticmethod
+    def _keep(path: Path) -> int:
+        try:
+            return os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            return -1
+
+    # --- beginning and ending ---
+
+    def open(self, instance: str, log: Log, uid: int | None) -> tuple[int, int]:
+        """What an instance is to have as stdout and stderr, of that user (None: ours); the caller closes them.
+
+        Raises OSError.
+        """
+        output = self._output(instance, log, "seal")
+        self.flush(instance)
+        fds: list[int] = []
+        try:
+            for name in STREAMS:
+                # Not by the path: what is put there instead is none of ours.
+                fd = os.open(f"/proc/self/fd/{output.streams[name].fd}", os.O_RDWR | os.O_CLOEXEC)
+                fds.append(fd)
+                wanted = os.geteuid() if uid is None else uid
+                if os.fstat(fd).st_uid != wanted:
+                    os.fchown(fd, wanted, -1)
+        except OSError:
+            for fd in fds:
+                os.close(fd)
+            raise
+        return fds[0], fds[1]
+
+    def resume(self, instance: str, log: Log) -> None:
+        """Go on with an instance that runs already. Raises OSError."""
+        self._output(instance, log, "drop")
+
+    def _output(self, instance: str, log: Log, torn: Literal["drop", "seal"]) -> Output:
+        output = self._outputs.get(instance)
+        if output is None:
+            fresh = not any(f"{instance}.{name}" in self._kept for name in STREAMS)
+            file = LogFile(logfile.path_of(self.directory, instance, log), log, torn if fresh else "drop")
+            streams: dict[Name, Stream] = {}
+            try:
+                for name in STREAMS:
+                    streams[name] = Stream(self._run, instance, name)
+            except OSError:
+                for stream in streams.values():
+                    stream.close(remove=False)
+                file.close()
+                raise
+            output = self._outputs[instance] = Output(file, streams)
+            for name in STREAMS:
+                self._loop.add_reader(streams[name].fd, self._look, instance, streams[name])
+                if (kept := self._kept.pop(f"{instance}.{name}", -1)) >= 0:
+                    os.close(kept)
+        elif output.file.log != log:
+            output.file.close()
+            output.file = LogFile(logfile.path_of(self.directory, instance, log), log, "seal")
+        return output
+
+    def flush(self, instance: str) -> None:
+        """Take all that is there now, unfinished lines too."""
+        output = self._outputs.get(instance)
+        if output is None:
+            return
+        for stream in output.streams.values():
+            for _ in range(FLUSH):
+                if not self._take(instance, output, stream, unfinished=True):
+                    break
+            if begun := stream.begun:
+                self._write(instance, output, stream, begun + b"\n")
+                stream.forget_part()
+                self._tell(instance, stream, begun + b"\n")
+
+    def close(self, instance: str) -> None:
+        """Take all that is there now, and no more after that."""
+        if instance not in self._outputs:
+            return
+        self.flush(instance)
+        output = self._outputs.pop(instance)
+        for stream in output.streams.values():
+            self._loop.remove_reader(stream.fd)
+            stream.close(remove=True)
+        output.file.close()
+
+    def leave(self) -> None:
+        """Look no more at any of them, and leave all as it is for the next supervisor."""
+        for output in self._outputs.values():
+            for stream in output.streams.values():
+                self._loop.remove_reader(stream.fd)
+                stream.close(remove=False)
+            output.file.close()
+        self._outputs.clear()
+        for fd in (self._look_in, self._look_out, self._nowhere, *self._kept.values()):
+            if fd >= 0:
+                os.close(fd)
+        self._kept.clear()
+        self._look_in = self._look_out = self._nowhere = -1
+
+    # --- reading ---
+
+    def _look(self, instance: str, stream: Stream) -> None:
+        output = self._outputs.get(instance)
+        if output:
+            for _ in range(TURNS):
+                if not self._take(instance, output, stream):
+                    return
+
+    def _take(self, instance: str, output: Output, stream: Stream, *, unfinished: bool = False) -> bool:
+        """Take one chunk; says whether there may be another one now."""
+        try:
+            count = tee(stream.fd, self._look_out, CHUNK)
+        except BlockingIOError:
+            return False
+        data = os.read(self._look_in, count)
+        cut = data.rfind(b"\n") + 1
+        if cut:
+            whole = data if cut == count else data[:cut]
+            stream.seen = count - cut
+        elif unfinished or len(stream.begun) + count >= LONGEST:
+            cut, whole = count, data + b"\n"
+        elif count == stream.seen and self._put_aside(stream, data):
+            return False
+        elif count == stream.seen:
+            cut, whole = count, data + b"\n"
+        else:
+            stream.seen = count  # its end is perhaps being written; we are called again at once
+            return False
+        if stream.begun:
+            whole = stream.begun + whole
+        self._write(instance, output, stream, whole)
+        stream.forget_part()
+        while cut:
+            cut -= os.splice(stream.fd, self._nowhere, cut)
+        if self._listeners:
+            self._tell(instance, stream, whole)
+        return unfinished or count == CHUNK
+
+    def _put_aside(self, stream: Stream, data: bytes) -> bool:
+        """Move the beginning of a line out of the FIFO, as a whole: no moment has it twice, or not at all."""
+        done = 0
+        try:
+            fd = os.open(stream.part, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                while done < len(data):
+                    done += os.splice(stream.fd, fd, len(data) - done, offset_dst=len(stream.begun) + done)
+            finally:
+                os.close(fd)
+        except OSError:
+            pass
+        stream.begun += data[:done]
+        stream.seen = len(data) - done
+        return done > 0
+
+    def _write(self, instance: str, output: Output, stream: Stream, data: bytes) -> None:
+        now = time.time()
+        file = output.file
+        if file.log.format == "json":
+            lost = file.write(logfile.encode(logfile.split(data, instance, stream.name, now)))
+        else:
+            lost = file.write(data)
+        if lost or output.dropping:
+            self._mind_loss(instance, output, lost)
+        output.remember(Recent(now, stream.name, data))
+
+    def _tell(self, instance: str, stream: Stream, data: bytes) -> None:
+        callbacks = [callback for wanted, callback in self._listeners if wanted in {None, instance}]
+        if callbacks:
+            for line in logfile.split(data, instance, stream.name, time.time()):
+                for callback in callbacks:
+                    callback(line)
+
+    def _mind_loss(self, instance: str, output: Output, lost: int) -> None:
+        file = output.file
+        if lost:
+            if not output.dropping:
+                said = file.error.strerror if file.error else "?"
+                self.complain(instance, f"its output is being dropped: {file.path}: {said}")
+            output.dropping += lost
+            self.lost[instance] = self.lost.get(instance, 0) + lost
+        else:
+            self.complain(instance, f"its output is written again; {output.dropping} lines were dropped")
+            output.dropping = 0
+
+    # --- who wants to know ---
+
+    def listen(self, callback: Callable[[models.Line], None], instance: str | None = None) -> Callable[[], None]:
+        """Call it with each line from now on, or with those of one instance; gives what ends that."""
+        listener = (instance, callback)
+        self._listeners.append(listener)
+
+        def leave() -> None:
+            with contextlib.suppress(ValueError):
+                self._listeners.remove(listener)
+
+        return leave
+
+    def tail(self, instances: Iterable[str], count: int) -> list[models.Line]:
+        """The last `count` lines of all these together, in the order of their times; what is older than a supervisor
+        has no time in a text file (0).
+        """
+        found: list[models.Line] = []
+        for instance in instances:
+            found += self._tail(instance, count)
+        found.sort(key=lambda line: line.time)
+        return found[-count:] if count else []
+
+    def _tail(self, instance: str, count: int) -> list[models.Line]:
+        output = self._outputs.get(instance)
+        recent: list[models.Line] = []
+        if output:
+            for piece in output.recent:
+                recent += logfile.split(piece.data, instance, piece.stream, piece.time)
+        if len(recent) >= count:
+            return recent[-count:] if count else []
+        path = output.file.path if output else logfile.path_of(self.directory, instance, Log())
+        older = logfile.tail(path, instance, count)
+        return [*older[: len(older) - len(recent)], *recent] if len(older) > len(recent) else recent

@@ -1,0 +1,133 @@
+"""What an instance is started with: its command, its environment, and what its guard is told."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pwd
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from sexton import aio
+from sexton.spawn import DEVNULL
+from sexton.supervise import limits, sockets
+from sexton.supervise.variables import expand
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from sexton.spawn import Settings
+    from sexton.supervise.config import App
+    from sexton.supervise.instance import Instance
+
+# What may change while an instance runs: it is looked at when it is needed.
+NEUTRAL = ("instances", "restart", "on_fatal", "stop", "autostart", "idle")
+
+
+@dataclass(slots=True)
+class Plan:
+    """`settings`: keywords of sexton.Tree. `held`: the guard keeps the tree for our successor. `cell`: its cgroup."""
+
+    command: tuple[str, ...]
+    environment: dict[str, str]
+    settings: dict[str, Any] = field(default_factory=dict)
+    listen: str | None = None
+    held: bool = False
+    cell: Path | None = None
+
+
+def plan(instance: Instance) -> Plan:
+    """What to start now. Raises UsageError where a ${...} means nothing any more."""
+    app, house = instance.app, instance.house
+
+    def put(text: str) -> str:
+        return expand(text, own=instance.ports, number=instance.number, port_of=house.port_of)
+
+    plan = Plan(tuple(put(word) for word in app.command), _environment(instance, put))
+    plan.settings = {
+        "stdin": DEVNULL,
+        "process_group": 0,  # Ctrl-C is for us: we stop them in their order
+        "cwd": None if app.cwd is None else put(app.cwd),
+        "env": plan.environment,
+        "stop_signal": app.stop.signal,
+        "grace": app.stop.grace,
+        "rlimits": app.rlimits,
+        "umask": -1 if app.umask is None else app.umask,
+        **_user(app),
+    }
+    if app.listen:
+        passing = sockets.passing(house.sockets, app)
+        plan.environment |= passing.environment
+        plan.settings |= {"preexec_fn": passing.preexec_fn, "pass_fds": passing.pass_fds}
+    if _limited(app) and (cell := limits.make(instance.name, app.limits)):
+        plan.cell = cell
+        plan.settings["preexec_fn"] = limits.entering(cell, plan.settings.get("preexec_fn"))
+    orphans = app.orphans
+    if orphans.policy in {"gentle", "expiration"}:
+        plan.listen = str(house.run / f"{instance.name}.guard")
+        plan.held = True
+        plan.settings |= {"listen": plan.listen, "lease": orphans.lease, "on_owner_lost": "lease"}
+    elif orphans.policy == "reincarnation":
+        plan.settings["on_owner_lost"] = "keep"
+    if orphans.maximum is not None:
+        plan.settings["timeout"] = orphans.maximum
+    return plan
+
+
+def _environment(instance: Instance, put: Callable[[str], str]) -> dict[str, str]:
+    app = instance.app
+    found = {**os.environ, **{name: put(value) for name, value in app.env.items()}}
+    found |= {"SEXTON_APP": app.name, "SEXTON_INSTANCE": str(instance.number)}
+    ports = instance.ports
+    found |= {f"PORT_{name.upper().replace('-', '_')}": str(port) for name, port in ports.items()}
+    if ports and "PORT" not in app.env:
+        found["PORT"] = str(next(iter(ports.values())))
+    found.pop("NOTIFY_SOCKET", None)
+    if instance.notify:
+        found |= instance.notify.environment(app.live.watchdog if app.live else None)
+    return found
+
+
+def _user(app: App) -> dict[str, str | None]:
+    user, _, group = (app.user or "").partition(":")
+    return {"user": user, "group": group or None} if user else {}
+
+
+def _limited(app: App) -> bool:
+    limited = app.limits.memory is not None or app.limits.processes is not None
+    return limited and not limits.unavailable(app.limits)
+
+
+async def run_beside(instance: Instance, command: tuple[str, ...], seconds: float) -> None:
+    """Run a command as the instance's user, with its environment, for so long at most. Raises SextonError, OSError."""
+    app = instance.app
+    pid = instance.life.pid if instance.life else 0
+    settings: Settings = {"grace": 0, "stdin": DEVNULL, "stdout": DEVNULL, "stderr": DEVNULL, "cwd": app.cwd}
+    settings["env"] = {**(instance.environment or os.environ), "MAINPID": str(pid)}
+    if user := _user(app):
+        settings |= {"user": user["user"], "group": user["group"]}
+    await aio.run(command, timeout=seconds, check=True, **settings)
+
+
+def digest(app: App) -> str:
+    """Of all that a running instance was started with: another digest wants another start."""
+    fields = msgspec.to_builtins(app)
+    for name in NEUTRAL:
+        fields.pop(name, None)
+    return hashlib.sha256(msgspec.json.encode(fields, order="sorted")).hexdigest()[:16]
+
+
+def uid(app: App) -> int | None:
+    """Of the app's user; None: ours. An unknown name is the guard's to refuse."""
+    name = (app.user or "").partition(":")[0]
+    if not name:
+        return None
+    if name.isdecimal():
+        return int(name)
+    try:
+        return pwd.getpwnam(name).pw_uid
+    except KeyError:
+        return None

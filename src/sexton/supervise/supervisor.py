@@ -1,0 +1,210 @@
+"""The supervisor: what people ask of the house of all instances."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from sexton import __version__
+from sexton.errors import SextonError, UsageError
+from sexton.spawn._record import name_of
+from sexton.supervise import limits, models, starting
+from sexton.supervise.house import House
+from sexton.supervise.instance import SETTLED, Instance
+from sexton.supervise.states import SHOWN
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from sexton.supervise.config import App, Config
+
+
+class Supervisor(House):
+    """Looks after what `config` names.
+
+    load   gives the configuration as the file says it now, for reload()
+
+    Used within one asyncio loop: begin(), then wait(). One supervisor at a time for a state directory: the caller holds
+    its lock. Raises OSError where the state directory cannot be written.
+    """
+
+    def __init__(self, config: Config, load: Callable[[], Config]) -> None:
+        super().__init__(config)
+        self._load = load
+
+    def status(self) -> models.Status:
+        """Everything."""
+        return models.Status(
+            name=self.config.name,
+            version=__version__,
+            pid=os.getpid(),
+            epoch=self.epoch,
+            since=self.since,
+            config=self.config.path,
+            stopping=self.stopping,
+            apps=tuple(
+                models.App(
+                    name=app.name,
+                    command=app.command,
+                    instances=tuple(one.model() for one in self.of(app.name)),
+                    listen=app.listen,
+                    unavailable=limits.unavailable(app.limits),
+                )
+                for app in self.config.apps.values()
+            ),
+        )
+
+    def find(self, targets: Sequence[str]) -> list[Instance]:
+        """The instances that are meant: "web", "web.1", "all". Raises UsageError."""
+        found: dict[str, Instance] = {}
+        for target in targets:
+            if target == "all":
+                found |= self.instances
+            elif target in self.config.apps:
+                found |= {one.name: one for one in self.of(target)}
+            elif target in self.instances:
+                found[target] = self.instances[target]
+            else:
+                known = ", ".join([*self.config.apps, *(name for name in self.instances)][:20])
+                raise UsageError(f"{target!r}: expected an app, an instance or all: {known}")
+        return list(found.values())
+
+    async def start(self, targets: Sequence[str]) -> models.Done:
+        """Start them, and before them the apps they wait for; returns when they are ready or have failed."""
+        self._check_running()
+        chosen = self.find(targets)
+        needed = {name for one in chosen for name in self.needs(one.app)}
+        for one in self.instances.values():
+            if one in chosen or (one.app.name in needed and one.state == "stopped"):
+                one.happen("start")
+        await self.until(lambda: not self.getting_up(chosen))
+        return _done(chosen)
+
+    async def stop(self, targets: Sequence[str]) -> models.Done:
+        """Stop them; returns when nothing of them is left."""
+        chosen = self.find(targets)
+        for one in reversed(chosen):
+            one.happen("stop")
+        await self.until(lambda: all(one.state in SETTLED for one in chosen))
+        return _done(chosen)
+
+    async def restart(self, targets: Sequence[str]) -> models.Done:
+        """Restart them, of each app one after the other: each is ready before the next one is stopped.
+
+        Raises SextonError when one does not come up again; those after it are left as they are.
+        """
+        self._check_running()
+        chosen = self.find(targets)
+        for one in chosen:
+            await self._renew(one)
+        return _done(chosen)
+
+    async def _renew(self, one: Instance) -> None:
+        one.happen("restart")
+        await self.until(lambda: not self.getting_up([one]))
+        if one.state in {"backoff", "fatal"}:
+            raise SextonError(
+                f"{one.name} did not come up again: {one.message}; the instances after it are as they were"
+            )
+
+    async def signal(self, targets: Sequence[str], signal: str, scope: str = "group") -> models.Done:
+        """Send a signal to the command, its group or its tree. Raises UsageError."""
+        try:
+            name = name_of(signal)
+        except ValueError as error:
+            raise UsageError(f"signal: {error}") from None
+        if scope not in {"child", "group", "tree"}:
+            raise UsageError(f"scope: {scope!r}: expected child, group or tree")
+        chosen = [one for one in self.find(targets) if one.life]
+        for one in chosen:
+            if one.life:
+                one.life.order(f"signal {name} {scope}")
+        return _done(chosen)
+
+    async def scale(self, app: str, instances: int) -> models.Done:
+        """Let an app have so many instances; returns when the new ones are up and nothing is left of the others."""
+        self._check_running()
+        spec = self.config.apps.get(app)
+        if spec is None:
+            raise UsageError(f"{app!r}: expected an app: {', '.join(self.config.apps)}")
+        if not 0 <= instances <= 10_000:
+            raise UsageError(f"instances: {instances}: expected 0 to 10000")
+        if instances > 1 and any(wanted != "auto" for wanted in spec.ports.values()):
+            raise UsageError(f'{app} has a fixed port, which only one instance can have; make it "auto", or use listen')
+        await self._apply({**self.config.apps, app: msgspec.structs.replace(spec, instances=instances)})
+        return _done(self.of(app))
+
+    async def reload(self) -> models.Changes:
+        """Read the file again and apply the difference, and only that. Raises UsageError; nothing is changed then."""
+        self._check_running()
+        config = self._load()
+        if (config.state, config.name) != (self.config.state, self.config.name):
+            raise UsageError(f"{config.path}: name and state cannot be changed while it runs; use down, then up")
+        old = self.config.apps
+        changes = models.Changes(
+            added=tuple(name for name in config.apps if name not in old),
+            removed=tuple(name for name in old if name not in config.apps),
+            changed=tuple(n for n, app in config.apps.items() if n in old and _differs(app, old[n])),
+            scaled=tuple(n for n, app in config.apps.items() if n in old and app.instances != old[n].instances),
+            unchanged=tuple(n for n, app in config.apps.items() if n in old and app == old[n]),
+        )
+        apps = config.apps
+        self.config = msgspec.structs.replace(config, apps=old)
+        await self._apply(apps)
+        said = [f"{what} {', '.join(names)}" for what, names in msgspec.structs.asdict(changes).items() if names]
+        self.events.tell("reload", message="; ".join(said))
+        return changes
+
+    async def _apply(self, apps: dict[str, App]) -> None:
+        """Let there be these apps: what is too many is stopped, what is other is restarted, what is new is started."""
+        old = self.config.apps
+        await self._remove([one for one in self.instances.values() if _is_too_many(one, apps)])
+        for name, app in old.items():
+            if name not in apps or apps[name].listen != app.listen:
+                self.sockets.close(app)
+        self.config = msgspec.structs.replace(self.config, apps=apps)
+        for app in self.config.order():
+            await self._follow(old.get(app.name), app)
+        self.ports_changed()
+
+    async def _remove(self, gone: list[Instance]) -> None:
+        for one in gone:
+            one.happen("stop")
+        await self.until(lambda: all(one.state in SETTLED for one in gone))
+        for one in gone:
+            one.close()
+            del self.instances[one.name]
+
+    async def _follow(self, old: App | None, app: App) -> None:
+        """Make the instances of an app what it says now; `old`: what it said before."""
+        if app.listen and (old is None or app.listen != old.listen):
+            self.sockets.open(app)
+        present = self.of(app.name)
+        for one in present:
+            differs, one.app = _differs(app, one.app), app
+            if differs and one.state not in SETTLED:
+                await self._renew(one)
+        new = [self.add(app, n) for n in range(app.instances) if f"{app.name}.{n}" not in self.instances]
+        if app.autostart and (not present or any(one.state not in SETTLED for one in present)):
+            for one in new:
+                one.happen("start")
+            await self.until(lambda: not self.getting_up(new))
+
+    def _check_running(self) -> None:
+        if self.stopping:
+            raise SextonError("the supervisor is stopping: nothing is started any more")
+
+
+def _is_too_many(one: Instance, apps: dict[str, App]) -> bool:
+    return one.app.name not in apps or one.number >= apps[one.app.name].instances
+
+
+def _differs(new: App, old: App) -> bool:
+    return starting.digest(new) != starting.digest(old)
+
+
+def _done(instances: Iterable[Instance]) -> models.Done:
+    said = [f"{one.name} is {SHOWN[one.state]}" + (f": {one.message}" if one.message else "") for one in instances]
+    return models.Done(instances=tuple(one.name for one in instances), message="\n".join(said))

@@ -1,0 +1,165 @@
+"""The commands that ask a supervisor, as a user starts them; the supervisor runs nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sysconfig
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+from sexton.errors import UsageError
+from sexton.supervise import models, where
+from sexton.supervise.load import load
+from tests.supervise.fake import Serving, serving
+from tests.support.lines import DEADLINE, Lines
+
+SEXTON = Path(sysconfig.get_path("scripts"), "sexton")
+APP = '[apps.web]\ncommand = "true"\n'
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Generator[Serving]:
+    (tmp_path / "sexton.toml").write_text('state = "state"\n' + APP)
+    (tmp_path / "state").mkdir()
+    with serving(tmp_path / "state" / "api.sock") as found:
+        yield found
+
+
+def sexton(served: Serving, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [SEXTON, *words], cwd=served.path.parent.parent, capture_output=True, text=True, timeout=DEADLINE, check=False
+    )
+
+
+def test_status_is_a_table(served: Serving) -> None:
+    done = sexton(served, "status")
+    assert done.returncode == 1, done.stderr  # web.1 waits for its restart
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("x: 2 apps, 3 instances; supervisor ")
+    assert [line.split()[:2] for line in lines[2:]] == [["db.0", "ready"], ["web.0", "ready"], ["web.1", "backoff"]]
+    assert "http=40000" in lines[2]
+
+
+def test_status_is_zero_where_all_is_well(served: Serving) -> None:
+    served.fake.states["web.1"] = "stopped"
+    assert sexton(served, "status").returncode == 0
+
+
+def test_status_as_json(served: Serving) -> None:
+    found = json.loads(sexton(served, "status", "--json").stdout)
+    assert found["apps"][0]["instances"][0]["state"] == "ready"
+
+
+def test_status_is_shown_again_when_it_changes(served: Serving) -> None:
+    served.do(lambda: served.fake.events.tell("state", instance="web.1"))
+    with subprocess.Popen(
+        [SEXTON, "status", "--watch"], cwd=served.path.parent.parent, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout
+        lines = Lines(os.dup(process.stdout.fileno()), "status --watch")
+        lines.until(lambda line: line.startswith("web.1") and "backoff" in line)
+        served.fake.states["web.1"] = "ready"
+        served.do(lambda: served.fake.events.tell("state", instance="web.1", state="ready"))
+        lines.until(lambda line: line.startswith("web.1") and "ready" in line)
+        process.terminate()
+        lines.close()
+
+
+def test_the_commands_that_do_something(served: Serving) -> None:
+    assert sexton(served, "start", "web.0", "db").stdout == "done\n"
+    sexton(served, "stop", "all")
+    sexton(served, "restart", "web")
+    sexton(served, "signal", "--scope", "child", "HUP", "web")
+    sexton(served, "scale", "web=2", "db=0")
+    assert served.fake.asked == [
+        ("start", ["web.0", "db"]),
+        ("stop", ["all"]),
+        ("restart", ["web"]),
+        ("signal", ["web"], "HUP", "child"),
+        ("scale", ["web"], 2),
+        ("scale", ["db"], 0),
+    ]
+
+
+def test_reload_says_what_it_did(served: Serving) -> None:
+    assert sexton(served, "reload").stdout == "added: new\n"
+    assert json.loads(sexton(served, "reload", "--json").stdout)["added"] == ["new"]
+
+
+def test_ports(served: Serving) -> None:
+    assert json.loads(sexton(served, "ports", "--json").stdout)["web.1"] == {"http": 40000}
+    assert sexton(served, "ports").stdout.splitlines()[1].split() == ["web.0", "http", "40000"]
+
+
+def test_events(served: Serving) -> None:
+    how = models.Exit(time=1.0, signal="TERM", why="stop", seconds=1.25, left=2, killed=1)
+    served.do(lambda: served.fake.events.tell("state", instance="web.0", state="fatal", was="starting", message="why"))
+    served.do(lambda: served.fake.events.tell("exit", app="web", instance="web.0", exit=how))
+    done = sexton(served, "events", "--no-follow")
+    assert [line.split(" ", 1)[1] for line in done.stdout.splitlines()] == [
+        "web.0: fatal: why",
+        "web.0: ended by SIGTERM (stop, 1.2 s), 2 of its processes were left, 1 had to be killed",
+    ]
+    found = [json.loads(line) for line in sexton(served, "events", "--no-follow", "--json").stdout.splitlines()]
+    assert [one["number"] for one in found] == [1, 2]
+    assert sexton(served, "events", "--no-follow", "--since", "1").stdout.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (["start", "nope"], 2, "'nope'"),
+        (["start"], 2, "Missing argument"),
+        (["scale", "web"], 2, "expected APP=N"),
+        (["scale", "web=-1"], 2, "expected APP=N"),
+        (["signal", "HUP"], 2, "Missing argument"),
+        (["status", "-f", "elsewhere.toml"], 2, "elsewhere.toml: no such file"),
+    ],
+)
+def test_what_is_wrong_is_said(served: Serving, words: list[str], code: int, says: str) -> None:
+    done = sexton(served, *words)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert says in done.stderr
+
+
+def test_a_file_with_mistakes_hides_no_supervisor(served: Serving) -> None:
+    (served.path.parent.parent / "sexton.toml").write_text('state = "state"\n[apps.web]\ncommnd = [\n')
+    assert "web.0" in sexton(served, "status").stdout
+
+
+@pytest.mark.parametrize("command", ["status", "reload", "ports", "events"])
+def test_without_a_supervisor_the_exit_status_is_3(tmp_path: Path, command: str) -> None:
+    (tmp_path / "sexton.toml").write_text('state = "state"\n' + APP)
+    done = subprocess.run(
+        [SEXTON, command], cwd=tmp_path, capture_output=True, text=True, timeout=DEADLINE, check=False
+    )
+    assert done.returncode == 3
+    assert "no supervisor listens at" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "head",
+    ["", 'name = "thing"\n', 'state = "/somewhere/else"\n', "state = '../x'\nname = \"y\"\n", 'name = """\nq"""\n'],
+)
+def test_the_commands_look_where_the_supervisor_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, head: str) -> None:
+    monkeypatch.setenv("SEXTON_STATE", str(tmp_path / "s"))
+    path = tmp_path / "Some where" / "sexton.toml"
+    path.parent.mkdir()
+    path.write_text(head + "# [not a table]\n" + APP)
+    assert str(where.state_of(path)) == load(path).state
+
+
+def test_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=r"no sexton\.toml"):
+        where.default_path()
+    (tmp_path / "sexton.toml").write_bytes(b"\xff")
+    with pytest.raises(UsageError, match="UTF-8"):
+        where.state_of(where.default_path())
+    (tmp_path / "sexton.toml").write_text("state = \n")
+    with pytest.raises(UsageError, match=r"sexton\.toml: "):
+        where.state_of(where.default_path())
