@@ -102,7 +102,8 @@ def test_what_was_written_into_a_fifo_waits_while_the_guard_does(tmp_path: Path,
     os.mkfifo(tmp_path / "out")
     fifo = os.open(tmp_path / "out", os.O_RDWR | os.O_CLOEXEC)
     tree = sexton.Tree(
-        ["sh", "-c", "echo out; echo err >&2"],
+        ["sh", "-c", "read word; echo out; echo err >&2"],
+        stdin=sexton.PIPE,
         stdout=fifo,
         stderr=fifo,
         listen=socket,
@@ -111,6 +112,8 @@ def test_what_was_written_into_a_fifo_waits_while_the_guard_does(tmp_path: Path,
     )
     os.close(fifo)
     tree.hold()
+    assert tree.stdin
+    tree.stdin.close()
     until_empty(tree)
     assert tree.poll() is None
     late = os.open(tmp_path / "out", os.O_RDONLY | os.O_NONBLOCK)
