@@ -111,7 +111,7 @@ check-sh:
 	shellcheck .ci/run $$(git ls-files '*.sh')
 
 check-man:
-	$(if $(wildcard man/*.1),mandoc -T lint -W warning $(wildcard man/*.1))
+	mandoc -T lint -W warning $(wildcard man/*.1 man/*.5)
 
 # --- the rest ---
 

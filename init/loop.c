@@ -366,6 +366,7 @@ IDLE void loop(void)
 		turn();
 		if (!told && empty()) {
 			event_empty();
+			st.stop_timeout_at = st.timeout_at = st.grace_at = st.give_up_at = NEVER;
 			st.phase = owner_may_come() ? EMPTY : DONE;
 		}
 	}

@@ -81,7 +81,8 @@ class Sexton(Supervisor):
         (folder / "sexton.toml").write_text("".join(parts))
 
     def command(self, folder: Path) -> list[str]:
-        return [*self.program.words, "up", "-f", str(folder / "sexton.toml")]
+        up = [*self.program.words, "up", "-f", str(folder / "sexton.toml"), "--tell-fd", "3"]
+        return ["sh", "-c", 'exec "$@" 3>/dev/null', "sh", *up]  # what -d has in the background: prints no output
 
     def status(self, folder: Path) -> list[str]:
         return [*self.program.words, "status", "-f", str(folder / "sexton.toml")]

@@ -28,6 +28,7 @@ class FakeCapture:
 
     def __init__(self) -> None:
         self.lines: list[models.Line] = []
+        self.lost: dict[str, int] = {}
         self.listeners: list[Callable[[models.Line], None]] = []
 
     def write(self, instance: str, text: str, at: float) -> None:

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from sexton.errors import UsageError
 from sexton.supervise import config, openapi, server
 from tests.supervise.fake import Serving, serving
-from tests.support.lines import DEADLINE
+from tests.support.lines import DEADLINE, until
 
 TOKEN = "0123456789abcdef-token"
 
@@ -246,10 +246,10 @@ def test_a_listener_that_does_not_read_holds_nobody_up(served: Serving) -> None:
             served.do(served.fake.capture.write, "web.0", text, float(number))
         well(served)
         seen = b""
-        while b"event: lost" not in seen:
+        while b"event: missed" not in seen:
             data = slow.recv(1 << 20)
             assert data
-            seen = seen[-20:] + data
+            seen = seen[-40:] + data
 
 
 def test_streams_end_when_the_supervisor_does(tmp_path: Path) -> None:
@@ -327,6 +327,16 @@ def test_half_a_request_hangs_nothing_and_ends(served: Serving, monkeypatch: pyt
     assert speak(served, again + b"GET /v1").count(b"HTTP/1.1 200") == 1  # the half of a second one
     well(served)
     assert served.fake.asked == []
+
+
+def test_a_crowd_does_not_take_every_descriptor(served: Serving) -> None:
+    with contextlib.ExitStack() as stack:
+        for _ in range(server.CROWD):
+            stack.enter_context(connect(served)).sendall(b"GET")
+        code, body = ask(served, "GET", "/v1/status")
+        assert code == 503
+        assert "connections are open" in json.loads(body)["error"]
+    until(lambda: ask(served, "GET", "/v1/status")[0] == 200, "room again")
 
 
 def test_a_command_has_all_the_time_it_needs(served: Serving, monkeypatch: pytest.MonkeyPatch) -> None:

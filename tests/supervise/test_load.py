@@ -34,7 +34,7 @@ umask = "027"
 rlimits = { nofile = 1024, core = "unlimited", as = "2GiB" }
 instances = 3
 ports = { http = "auto", admin = "auto" }
-listen = { a = "127.0.0.1:8080", b = ":8081", c = 8082, d = "unix:run/web.sock", e = "[::1]:8083" }
+listen = { a = "127.0.0.1:8080", b = ":8081", c = 8082, d = "unix:run/web.sock?mode=660", e = "[::1]:8083" }
 after = { db = "started" }
 on_fatal = "exit"
 on_demand = true
@@ -114,7 +114,7 @@ def test_everything(tmp_path: Path) -> None:
             "a": "127.0.0.1:8080",
             "b": ":8081",
             "c": "8082",
-            "d": f"unix:{tmp_path}/run/web.sock",
+            "d": f"unix:{tmp_path}/run/web.sock?mode=660",
             "e": "[::1]:8083",
         },
         after={"db": "started"},

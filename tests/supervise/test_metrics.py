@@ -37,7 +37,9 @@ def end(served: Serving, **how: object) -> None:
 
 
 def test_states_and_restarts(served: Serving) -> None:
+    served.fake.capture.lost["web.1"] = 7
     found = values(served)
+    assert found["sexton_app_log_lines_lost_total", "web"] == 7
     assert found["sexton_app_up", "web web.0"] == 1
     assert found["sexton_app_up", "web web.1"] == 0
     assert found["sexton_app_instances", "web backoff"] == 1

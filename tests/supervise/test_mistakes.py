@@ -82,6 +82,7 @@ CASES = [
     (f"{A}listen = {{ x = 'h:99999' }}", "expected an address"),
     (f"{A}listen = {{ x = '::1:80' }}", "expected an address"),
     (f"{A}listen = {{ x = 'unix:' }}", "expected an address"),
+    (f"{A}listen = {{ x = 'unix:/x?mode=9' }}", "expected an address"),
     (f"{A}listen = {{ x = 'unix:/{'x' * 107}' }}", "has 108 bytes, and the path of a socket has 107 at most"),
     (f"{A}limits.memory = '512 MiBs'", '3: apps.a.limits.memory: "512 MiBs": expected bytes'),
     (f"{A}limits.memory = '512iB'", "expected bytes"),
@@ -158,7 +159,7 @@ CASES = [
     (f"{A}ports.p = 80\nports.q = 80", "4: apps.a.ports.q: port 80 is that of a.ports.p already"),
     (f"{A}ports.p = 80\n{B}listen.q = '127.0.0.1:80'", "6: apps.b.listen.q: port 80 is that of a.ports.p already"),
     (f"{A}listen.p = 'localhost:80'\n{B}listen.q = '127.0.0.1:80'", "port 80 is that of a.listen.p already"),
-    (f"{A}listen.p = 'unix:/x'\n{B}listen.q = 'unix:/x'", "unix:/x is that of a.listen.p already"),
+    (f"{A}listen.p = 'unix:/x'\n{B}listen.q = 'unix:/x?mode=600'", "/x is that of a.listen.p already"),
     (f"{A}instances = 2\nports.p = 80", "4: apps.a.ports.p: 2 instances cannot share port 80"),
     (
         f"[api]\nlisten = ':80'\ntoken_file = 't'\n{A}ports.p = 80",

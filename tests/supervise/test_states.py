@@ -28,7 +28,7 @@ unwell      -        -        -        failing  failing  -        -        -    
 stable      -        -        -        -        ready    -        -        -        -        -        -        -
 again       -        -        -        backoff  backoff  -        -        -        -        -        backoff  -
 complete    -        -        -        done     done     -        -        -        -        -        -        -
-exhausted   -        -        -        fatal    fatal    -        -        -        -        -        fatal    -
+exhausted   -        -        fatal    fatal    fatal    -        -        -        -        -        fatal    -
 gone        -        -        -        -        -        -        -        -        stopped  wait     -        idle
 due         -        -        -        -        -        starts   -        -        -        -        -        -
 """
@@ -78,7 +78,7 @@ class Machine:
         if self.state == "waiting":
             found += ["free", "park"]
         if self.listening:
-            found.append("wanted")
+            found += ["wanted", "exhausted"]
         if self.timer:
             found.append("due")
         if self.tree and self.state in {"starting", "failing", "ready"}:

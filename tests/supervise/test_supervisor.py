@@ -147,8 +147,9 @@ def test_it_stops_in_the_reverse_of_its_order(tmp_path: Path) -> None:
 
 def test_who_ignores_the_signal_is_killed_after_the_grace(tmp_path: Path) -> None:
     async def scenario() -> None:
-        deaf = "trap '' TERM; setsid sh -c \"trap '' TERM; sleep 1000\" & sleep 1000; sleep 1000"
+        deaf = "trap '' TERM; setsid sleep 1000 & echo up; sleep 1000; sleep 1000"
         async with house(tmp_path, app("web", deaf, stop=Stop(grace=0.2))) as it:
+            await until_line(it, "web.0", "up")
             await it.stop(["web"])
             how = it.instances["web.0"].last_exit
             assert how

@@ -28,6 +28,7 @@ COMMANDS = {
     "ports": "sexton.cli.ports",
     "logs": "sexton.cli.logs",
     "events": "sexton.cli.events",
+    "import": "sexton.cli.import_",
     "schema": "sexton.cli.schema",
 }
 

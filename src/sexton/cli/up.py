@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 
 from sexton.cli._up import BAD, chosen, file_option
+from sexton.cli.events import said
 from sexton.errors import SextonError
 
 if TYPE_CHECKING:
@@ -69,11 +70,14 @@ def _stay(path: Path, config: Config, tell_fd: int | None) -> int:
     terminal = sys.stdout.isatty()
 
     def watch(supervisor: Supervisor) -> None:
-        supervisor.events.listen(_say)
-        if tell_fd is None:
-            from sexton.cli._lines import Printer
+        if tell_fd is not None:
+            supervisor.events.listen(_write_down)
+            return
+        from sexton.cli._lines import Printer
 
-            supervisor.capture.listen(Printer(supervisor.instances).show)
+        printer = Printer(supervisor.instances)
+        supervisor.capture.listen(printer.show)
+        supervisor.events.listen(lambda event: None if event.state == "waiting" else printer.show(_as_line(event)))
 
     def begun(supervisor: Supervisor) -> None:
         if tell_fd is not None:
@@ -100,17 +104,22 @@ def _gone() -> bool:
     return False
 
 
-def _say(event: models.Event) -> None:
-    """What happens, on stderr: a terminal, or supervisor.log."""
-    from sexton.cli.events import said
+def _as_line(event: models.Event) -> models.Line:
+    """What happens, among what the apps write."""
+    from sexton.supervise.models import Line
 
-    try:
-        print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {said(event, clock=False)}", file=sys.stderr, flush=True)
-    except (OSError, ValueError):
-        return  # nobody reads it, or the disk is full: the apps go on
+    return Line(time=event.time, app="", instance="", stream="err", text=said(event, clock=False))
 
 
 # --- in the background ---
+
+
+def _write_down(event: models.Event) -> None:
+    """What happens, into supervisor.log."""
+    try:
+        print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {said(event, clock=False)}", file=sys.stderr, flush=True)
+    except (OSError, ValueError):
+        return  # the disk is full: the apps go on
 
 
 def _summary(status: models.Status) -> dict[str, object]:

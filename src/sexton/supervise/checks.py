@@ -208,7 +208,7 @@ def _check_addresses(config: Config, problems: Problems) -> None:
 
 def _parts(address: str) -> tuple[str, int | str]:
     if address.startswith("unix:"):
-        return "", address
+        return "", address.removeprefix("unix:").partition("?mode=")[0]
     host, _, port = address.rpartition(":")
     return "127.0.0.1" if host == "localhost" else host, int(port)
 
@@ -223,8 +223,9 @@ def _check_sockets(config: Config, problems: Problems) -> None:
         if app.orphans.policy in {"gentle", "expiration"}:
             names.append(f"run/{app.name}.{number}.guard")
         for name, address in app.listen.items():
-            if len(os.fsencode(address.removeprefix("unix:"))) > LONGEST_SOCKET:
-                problems.add(("apps", app.name, "listen", name), _too_long(address.removeprefix("unix:")))
+            socket = _parts(address)[1]
+            if isinstance(socket, str) and len(os.fsencode(socket)) > LONGEST_SOCKET:
+                problems.add(("apps", app.name, "listen", name), _too_long(socket))
     longest = max((os.path.join(config.state, name) for name in names), key=lambda name: len(os.fsencode(name)))
     if len(os.fsencode(longest)) > LONGEST_SOCKET:
         text = f"{_too_long(longest)}: expected a shorter `state` (or SEXTON_STATE), or shorter names of apps"

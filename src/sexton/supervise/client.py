@@ -174,8 +174,8 @@ class Client:
                 *frames, rest = (rest + data).split(b"\n\n")
                 for one in frames:
                     name, _, content = one.rpartition(b"\ndata: ")
-                    if name.endswith(b"event: lost"):
-                        yield _lost(kind, content)
+                    if name.endswith(b"event: missed"):
+                        yield _missed(kind, content)
                     elif content and name:
                         yield msgspec.json.decode(content, type=kind)
 
@@ -252,12 +252,12 @@ def _read(answer: HTTPResponse) -> bytes:
         return b""
 
 
-def _lost(kind: type[T], content: bytes) -> T:
+def _missed(kind: type[T], content: bytes) -> T:
     count = msgspec.json.decode(content, type=dict[str, int]).get("count", 0)
     said = f"{count} of them are missing here: they came faster than they were read"
     about: dict[str, Any] = {"time": 0.0}
     if kind is models.Line:
         about |= {"app": "", "instance": "", "stream": "err", "text": said}
     else:
-        about |= {"number": 0, "kind": "lost", "message": said}
+        about |= {"number": 0, "kind": "missed", "message": said}
     return msgspec.convert(about, kind)

@@ -19,7 +19,7 @@ from sexton.supervise.sockets import Sockets
 from sexton.supervise.states import SHOWN, State
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable
+    from collections.abc import Callable, Iterable
 
     from sexton.supervise.config import App, Condition, Config
 
@@ -28,6 +28,7 @@ class House:
     """The instances of the apps that `config` names, and their journal, ports, sockets, logs and events."""
 
     def __init__(self, config: Config) -> None:
+        self.sockets = Sockets()
         self.config = config
         self.since = time.time()
         self.stopping = False
@@ -42,7 +43,7 @@ class House:
         self.capture = Capture(self.directory, asyncio.get_running_loop())
         self.capture.complain = self._output_lost
         self.reserved = Ports()
-        self.sockets = Sockets()
+        self.mind_fixed_ports()
         self.instances: dict[str, Instance] = {}
         self._changed = asyncio.Event()
         self._looking = False
@@ -65,18 +66,20 @@ class House:
 
         Returns when every instance is ready, has failed, or waits for what will not come by itself.
         """
-        await succession.settle(self)
+        outdated = succession.settle(self)
         for app in self.config.order():
             self._open_sockets(app)
+        for instance in outdated:
+            instance.happen("restart", "its configuration has changed")
         for instance in list(self.instances.values()):
             if instance.state == "stopped" and instance.app.autostart:
                 instance.happen("start")
         await self.until(lambda: not self.getting_up(self.instances.values()))
 
     def _open_sockets(self, app: App) -> None:
-        if app.listen:
-            pids = [pid for one in self.of(app.name) if one.state in ALIVE for pid in one.pids()]
-            self.sockets.adopt(app, pids) if pids else self.sockets.open(app)
+        pids = [pid for one in self.of(app.name) if one.state in ALIVE for pid in one.pids()]
+        for problem in self.sockets.adopt(app, pids):
+            self.events.tell("sockets", app=app.name, message=problem)
 
     def getting_up(self, instances: Iterable[Instance]) -> bool:
         """Some are on their way up, or wait for one that is."""
@@ -143,6 +146,7 @@ class House:
     def _finish(self) -> None:
         self.capture.leave()
         self.reserved.close()
+        self.sockets.forget()
         self.journal.close()
         self.events.tell("stopped")
         self._finished.set()
@@ -260,22 +264,17 @@ class House:
         if path := os.environ.get("SEXTON_PORTS_FILE"):
             write_ports_file(Path(path), self.ports())
 
-    def lost_ports(self, instance: Instance) -> list[str]:
-        """The names of its auto ports that somebody else listens on."""
-        pids = instance.pids()
-        auto = {name for name, wanted in instance.app.ports.items() if wanted == "auto"}
-        ports = instance.ports
-        return [name for name in auto if name in ports and listener.who_listens(ports[name], pids).whose == "other"]
+    def ports_without_us(self, instance: Instance) -> list[tuple[str, str]]:
+        """The names of its auto ports that it does not listen on, and who does: "other" or "nobody"."""
+        pids, ports = instance.pids(), instance.ports
+        auto = [name for name, wanted in instance.app.ports.items() if wanted == "auto" and name in ports]
+        found = [(name, listener.who_listens(ports[name], pids).whose) for name in auto]
+        return [(name, whose) for name, whose in found if whose != "ours"]
 
-    async def lines(self, instance: str) -> AsyncIterator[models.Line]:
-        """What an instance writes from now on."""
-        queue: asyncio.Queue[models.Line] = asyncio.Queue()
-        end = self.capture.listen(queue.put_nowait, instance)
-        try:
-            while True:
-                yield await queue.get()
-        finally:
-            end()
+    def mind_fixed_ports(self) -> None:
+        """No instance gets a port of itself that the configuration gives to another by its number."""
+        wanted = [wanted for app in self.config.apps.values() for wanted in app.ports.values()]
+        self.reserved.avoid(port for port in wanted if port != "auto")
 
     def of(self, app: str) -> list[Instance]:
         """The instances of an app."""

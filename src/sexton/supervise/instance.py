@@ -182,9 +182,10 @@ class Instance:
         app, house = self.app, self.house
         for name, wanted in app.ports.items():
             house.reserved.take(self.name, name, wanted)
+        house.reserved.secure(self.name)
         house.ports_changed()
         if uses_notify(app):
-            self.notify = self.notify or Notify(house.run / f"{self.name}.notify", self._is_ours)
+            self.notify = self.notify or self._hear()
             self.notify.reset()
         plan = starting.plan(self)
         self.environment, self.cell = plan.environment, plan.cell
@@ -235,9 +236,9 @@ class Instance:
         self.cell = Path(entry.cgroup) if entry.cgroup else None
         self.environment = dict(os.environ)
         for name, port in entry.ports.items():
-            self.house.reserved.adopt(self.name, name, port)
+            self.house.reserved.adopt(self.name, name, port, self.app.ports.get(name, port))
         if uses_notify(self.app):
-            self.notify = Notify(self.house.run / f"{self.name}.notify", self._is_ours)
+            self.notify = self._hear()
         self.house.capture.resume(self.name, self.app.log)
         if not ready and self.app.ready and self.app.ready.log is not None:
             lines = self._listen_to_lines()
@@ -245,6 +246,13 @@ class Instance:
                 lines.put_nowait(line)
         self._live(tree, held=True)
         self.happen("found-ready" if ready else "found", "adopted")
+
+    def _hear(self) -> Notify:
+        path = self.house.run / f"{self.name}.notify"
+        return Notify(path, self._is_ours, on_message=self._not_obeyed, abstract=self.app.user is not None)
+
+    def _not_obeyed(self, text: str) -> None:
+        self.house.events.tell("notify", app=self.app.name, instance=self.name, message=text)
 
     def _is_ours(self, pid: int) -> bool:
         return pid in self.pids()
@@ -280,10 +288,13 @@ class Instance:
             self._stop_listening_to_lines()
 
     def _mind_ports(self) -> None:
-        """An auto port that a stranger has is not offered again."""
-        for name in self.house.lost_ports(self):
-            self.house.reserved.again(self.name, name)
-            self.house.ports_changed()
+        """An auto port that a stranger has is not offered again, and one that nobody has is offered otherwise."""
+        for name, whose in self.house.ports_without_us(self):
+            if whose == "other":
+                self.house.reserved.again(self.name, name)
+                self.house.ports_changed()
+            else:
+                self.house.reserved.missed(self.name, name)
 
     # --- living ---
 
@@ -306,8 +317,12 @@ class Instance:
         self._task(self._until_wanted())
 
     async def _until_wanted(self) -> None:
-        await demand.until_wanted(self.house.sockets, self.app)
-        self.happen("wanted")
+        try:
+            await demand.until_wanted(self.house.sockets, self.app)
+        except SextonError as error:
+            self.happen("exhausted", str(error))
+        else:
+            self.happen("wanted")
 
     def _unwatch(self) -> None:
         self.retry_at = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import tomllib
@@ -12,17 +11,17 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from sexton.errors import UsageError
-from sexton.spawn import _ledger
-from sexton.supervise import checks, config, envfile
+from sexton.supervise import checks, config, envfile, where
 from sexton.supervise.positions import positions
 from sexton.supervise.shape import DEFAULTS, FILE, PROBES
 from sexton.supervise.values import Problems
 from sexton.supervise.variables import quote
+from sexton.supervise.where import default_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-NAME = "sexton.toml"
+__all__ = ["default_path", "load", "parse"]
 
 _STRUCTS: Mapping[str, type[msgspec.Struct]] = {
     "ready": config.Probe,
@@ -36,15 +35,6 @@ _STRUCTS: Mapping[str, type[msgspec.Struct]] = {
 _AT = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
 
 
-def default_path() -> Path:
-    """The sexton.toml of this directory, or of the nearest one above it. Raises UsageError."""
-    here = Path.cwd()
-    for directory in (here, *here.parents):
-        if (directory / NAME).is_file():
-            return Path(os.path.relpath(directory / NAME))
-    raise UsageError(f"there is no {NAME} in {here} or above it; name one with -f FILE, or see sexton.toml(5)")
-
-
 def load(path: Path) -> config.Config:
     """Read it. Nothing is written, started or opened but that file and those of `env_file`.
 
@@ -52,11 +42,17 @@ def load(path: Path) -> config.Config:
     """
     try:
         text = path.read_bytes().decode()
-        raw = tomllib.loads(text)
     except OSError as error:
         raise UsageError(f"{path}: {os.strerror(error.errno or 0).lower()}") from None
     except UnicodeDecodeError as error:
         raise UsageError(f"{path}: a TOML file is in UTF-8; byte {error.start} is not") from None
+    return parse(text, path)
+
+
+def parse(text: str, path: Path) -> config.Config:
+    """What that text would mean in that file. Raises UsageError as load() does."""
+    try:
+        raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         at = _AT.search(str(error))
         line = at[1] if at and at[1] else text.count("\n") + 1
@@ -84,8 +80,8 @@ class _Loader:
         found = config.Config(
             path=str(self.path),
             directory=str(directory),
-            name=known.get("name") or _tidied(directory.name),
-            state=self._state(known),
+            name=known.get("name") or where.tidied(directory.name),
+            state=str(where.state(self.path, state=known.get("state"), name=known.get("name"))),
             apps=apps,
             api=api,
             **{name: known[name] for name in ("strategy", "stop_timeout") if name in known},
@@ -97,16 +93,6 @@ class _Loader:
     def _place(self, path: str) -> str:
         """A path of the file: relative ones begin where it lies."""
         return os.path.normpath(self.path.parent / path)
-
-    def _state(self, known: dict[str, Any]) -> str:
-        """The state directory. Two files that do not say how they are called never share one."""
-        if "state" in known:
-            return self._place(known["state"])
-        name = known.get("name")
-        if name is None:
-            place = hashlib.sha256(os.fsencode(self.path)).hexdigest()[:8]
-            name = f"{_tidied(self.path.parent.name)}-{place}"
-        return os.path.abspath(_ledger.state_path() / "up" / name)
 
     def _app(self, name: str, known: dict[str, Any]) -> config.App:
         """What the file says of an app, as a struct; `after` is settled when all are known."""
@@ -171,8 +157,3 @@ def _over(defaults: dict[str, Any], own: Any) -> Any:
         below = merged.get(key)
         merged[key] = _over(below, value) if isinstance(below, dict) else value
     return merged
-
-
-def _tidied(name: str) -> str:
-    """A name of ours from that of a directory."""
-    return re.sub(r"[^a-z0-9_]+", "-", name.lower()).strip("-") or "sexton"

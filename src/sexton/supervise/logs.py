@@ -92,6 +92,8 @@ class Output:
     def remember(self, piece: Recent) -> None:
         """Forget as much at the other end."""
         if len(piece.data) > RECENT:
+            self.recent.clear()
+            self.size = 0
             data = piece.data
             piece = piece._replace(data=data[data.find(b"\n", len(data) - RECENT - 1, -1) + 1 :])
         self.recent.append(piece)

@@ -93,6 +93,13 @@ class Metrics:
         for one in instances:
             restarts.add_metric([one.app, one.name], one.restarts)
         yield restarts
+        missing = Counter(dict.fromkeys(apps, 0))
+        for one in instances:
+            missing[one.app] += self._supervisor.capture.lost.get(one.name, 0)
+        lost = CounterMetricFamily("sexton_app_log_lines_lost", "Lines that no disk had room for.", labels=["app"])
+        for app, count in missing.items():
+            lost.add_metric([app], count)
+        yield lost
         yield from self._ends(apps)
         yield from self._trees(instances, gauge)
 

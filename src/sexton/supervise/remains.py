@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
 
-from sexton.errors import LeftoversError
-from sexton.spawn import _ledger, _owner
+from sexton.errors import GuardError, SextonError
+from sexton.spawn import Tree, _ledger, _owner
 from sexton.supervise.journal import Journal
 from sexton.supervise.run import lock
 from sexton.supervise.where import LEDGER
@@ -13,6 +14,8 @@ from sexton.supervise.where import LEDGER
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from sexton.supervise.journal import Entry
 
 
 class Fate(NamedTuple):
@@ -24,25 +27,44 @@ class Fate(NamedTuple):
 
 
 def end_all(state: Path) -> Iterator[Fate]:
-    """End every tree in the ledger of a state directory that has no end there, those that came last first.
+    """End every tree in the ledger of a state directory that has no end there; the apps that came last come first.
 
-    Raises Occupied where a supervisor lives, and OSError.
+    Each has the grace that it was started with. Raises Occupied where a supervisor lives, and OSError.
     """
     with lock(state):
         journal = Journal(state / LEDGER)
-        if not journal.open:
+        older = list(reversed(journal.open.values()))
+        if not older:
             return
-        older = list(journal.open.values())
         journal.announce()
         try:
-            for entry in reversed(older):
-                about = _ledger.Entry(entry.tree, entry.epoch, list(entry.command), entry.listen)
-                try:
-                    fate = _owner.end(about)
-                except LeftoversError as error:
-                    yield Fate(entry.instance, str(error), failed=True)
-                else:
-                    journal.append("end", tree=entry.tree)
-                    yield Fate(entry.instance, f"its supervisor was dead; its tree {fate}")
+            for _, entries in groupby(older, key=lambda entry: entry.app):
+                for entry, tree in [(entry, _asked(entry)) for entry in entries]:
+                    fate = _end(entry, tree)
+                    if not fate.failed:
+                        journal.append("end", tree=entry.tree)
+                    yield fate
         finally:
             journal.close()
+
+
+def _asked(entry: Entry) -> Tree | None:
+    """The tree, asked to end, if its guard listens to us."""
+    if entry.listen is None:
+        return None
+    try:
+        tree = Tree.adopt(entry.listen, entry.tree, entry.command)
+        tree.ask_to_stop()
+    except (OSError, GuardError):
+        return None
+    return tree
+
+
+def _end(entry: Entry, tree: Tree | None) -> Fate:
+    try:
+        if tree is not None:
+            tree.wait()
+        how = _owner.end(_ledger.Entry(entry.tree, entry.epoch, list(entry.command), entry.listen))
+    except SextonError as error:
+        return Fate(entry.instance, str(error), failed=True)
+    return Fate(entry.instance, f"its supervisor is dead; its tree {'ended' if tree else how}")

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 PATIENCE = 30.0  # seconds in which a request must be complete, from the connection or its first byte
+CROWD = 128  # connections that one socket has at most; each is a descriptor that no app can have
 FAREWELL = 2.0  # seconds that answers have when the server closes
 SHORTEST_TOKEN = 16  # characters
 
@@ -41,7 +42,7 @@ class Server:
             access_log=False, proxy_headers=False, log_level="critical",
         )  # fmt: skip
         self._config.load()
-        self._state = ServerState()
+        self._states: list[ServerState] = []
         self._servers: list[asyncio.Server] = []
         self._path: Path | None = None
         self._made: tuple[int, int] = (0, 0)
@@ -64,20 +65,24 @@ class Server:
         return [one.getsockname() for server in self._servers for one in server.sockets]
 
     def _serve(self, token: bytes | None) -> Callable[[], asyncio.Protocol]:
-        return lambda: _Protocol(self._config, self._state, {"token": token})
+        state = ServerState()
+        self._states.append(state)
+        return lambda: _Protocol(self._config, state, {"token": token})
+
+    def _connections(self) -> list[Any]:
+        return [connection for state in self._states for connection in state.connections]
 
     async def close(self) -> None:
         """Accept nobody any more; what is being answered has a moment to end."""
         for server in self._servers:
             server.close()
-        connections: set[Any] = self._state.connections
-        for connection in list(connections):
+        for connection in self._connections():
             connection.shutdown()
-        if self._state.tasks:
-            await asyncio.wait(self._state.tasks, timeout=FAREWELL)
-        for connection in list(connections):
+        if tasks := {task for state in self._states for task in state.tasks}:
+            await asyncio.wait(tasks, timeout=FAREWELL)
+        for connection in self._connections():
             connection.transport.abort()
-        for task in list(self._state.tasks):
+        for task in tasks:
             task.cancel()
         if self._path is not None:
             _remove(self._path, self._made)
@@ -138,6 +143,9 @@ class _Protocol(H11Protocol):
                 return
         else:
             peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if len(self.connections) > CROWD:
+            self._refuse(503, f"{CROWD} connections are open; close some of them")
+            return
         self._arm()
 
     def connection_lost(self, exc: Exception | None) -> None:

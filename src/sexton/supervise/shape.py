@@ -89,9 +89,9 @@ _TCP = Either(
 )
 _LISTEN = Either(
     _PORT,
-    Text(pattern=r"unix:[^\0]+"),
+    Text(pattern=r"unix:[^\0?]+(?:\?mode=0?[0-7]{3})?"),
     Text(check=_address),
-    expected='an address: "HOST:PORT", ":PORT", a port, or "unix:/PATH"',
+    expected='an address: "HOST:PORT", ":PORT", a port, "unix:/PATH" or "unix:/PATH?mode=660"',
 )
 
 _ASKED: Mapping[str, Key] = {

@@ -46,6 +46,7 @@ class Passing:
 
 @dataclass(slots=True)
 class _Open:
+    address: str
     socket: socket.socket
     file: tuple[int, int] | None = None  # device and inode of a unix socket's path
 
@@ -64,17 +65,25 @@ class Sockets:
         self._keep_low()
 
     def open(self, app: App) -> None:
-        """Listen on every address of the app's `listen`. Raises SextonError, and has opened none then."""
+        """Listen on every address of the app's `listen`, and on no other any more; what is open already stays open.
+
+        Raises SextonError, and has changed nothing then.
+        """
+        before = {one.address: one for one in self._apps.get(app.name, {}).values()}
         opened: dict[str, _Open] = {}
         try:
             for name, address in app.listen.items():
-                opened[name] = _listen(app.name, name, address)
+                opened[name] = before.get(address) or _listen(app.name, name, address)
         except BaseException:
             for one in opened.values():
-                _close(one)
+                if one.address not in before:
+                    _close(one)
             raise
-        self.close(app)
+        self._stop_waiting(app.name)
         self._apps[app.name] = opened
+        for address in before.keys() - set(app.listen.values()):
+            _close(before[address])
+        self._start_waiting(app.name)
 
     def adopt(self, app: App, pids: Collection[int]) -> list[str]:
         """Get the app's sockets back from its processes, after a supervisor that was killed; what none has is opened.
@@ -113,18 +122,22 @@ class Sockets:
 
     async def wait_connection(self, app: App) -> None:
         """Until a connection waits to be accepted, on any of them. Raises SextonError."""
-        fds = self.fds(app)
+        self.fds(app)
         waiting = self._waiting.setdefault(app.name, set())
         future = asyncio.get_running_loop().create_future()
         waiting.add(future)
-        for fd in fds if len(waiting) == 1 else ():
-            asyncio.get_running_loop().add_reader(fd, self._come, app.name)
+        self._start_waiting(app.name)
         try:
             await future
         finally:
             waiting.discard(future)
             if not waiting:
                 self._stop_waiting(app.name)
+
+    def names(self, app: App) -> list[str | int]:
+        """The paths of its unix sockets that are open, and the ports of the others."""
+        found = [one.socket.getsockname() for one in self._apps.get(app.name, {}).values()]
+        return [name if isinstance(name, str) else int(name[1]) for name in found]
 
     def busy(self, pids: Collection[int], app: App) -> bool:
         """Whether these processes have a connection open that came by the app's sockets, or one waits to be accepted.
@@ -143,6 +156,10 @@ class Sockets:
             if not future.done():
                 future.set_result(None)
 
+    def _start_waiting(self, app: str) -> None:
+        for one in self._apps[app].values() if self._waiting.get(app) else ():
+            asyncio.get_running_loop().add_reader(one.socket.fileno(), self._come, app)
+
     def _stop_waiting(self, app: str) -> None:
         if not self._waiting.get(app):
             return
@@ -151,13 +168,12 @@ class Sockets:
 
     def _keep_low(self) -> None:
         """Occupy what is free of the descriptors where commands get their sockets."""
-        while True:
-            with open(os.devnull, "rb") as null:
-                fd = fcntl.fcntl(null, fcntl.F_DUPFD_CLOEXEC, FIRST)
-            if fd >= FIRST + MOST:
-                os.close(fd)
-                return
+        with open(os.devnull, "rb") as low:
+            null = fcntl.fcntl(low, fcntl.F_DUPFD_CLOEXEC, FIRST + MOST)
+        while (fd := fcntl.fcntl(null, fcntl.F_DUPFD_CLOEXEC, FIRST)) < FIRST + MOST:
             self._kept.append(fd)
+        os.close(fd)
+        os.close(null)
 
     def forget(self) -> None:
         """Give the descriptors back, and the sockets up, without a change to their files: a successor has them."""
@@ -226,7 +242,7 @@ def _listen(app: str, name: str, address: str) -> _Open:
     """Raises SextonError."""
     try:
         if unix := _unix(address):
-            return _listen_unix(*unix)
+            return _listen_unix(address, *unix)
         family, where = _resolve(address)
         made = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         try:
@@ -238,7 +254,7 @@ def _listen(app: str, name: str, address: str) -> _Open:
         except BaseException:
             made.close()
             raise
-        return _Open(_away(made))
+        return _Open(address, _away(made))
     except OSError as error:
         raise SextonError(
             f"{app} cannot listen on {address} ({name}): {error.strerror or error}{_who(address, error)}"
@@ -254,7 +270,7 @@ def _who(address: str, error: OSError) -> str:
     return f"; {found.pid} ({found.name}) listens there" if found.pid else ""
 
 
-def _listen_unix(path: str, mode: int) -> _Open:
+def _listen_unix(address: str, path: str, mode: int) -> _Open:
     made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     mask = os.umask(0o777 & ~mode)
     try:
@@ -266,7 +282,7 @@ def _listen_unix(path: str, mode: int) -> _Open:
             os.unlink(path)
             made.bind(path)
         made.listen(_BACKLOG)
-        return _Open(_away(made), _file(path))
+        return _Open(address, _away(made), _file(path))
     except BaseException:
         made.close()
         raise
@@ -329,7 +345,7 @@ def _get_back(address: str, pids: Collection[int]) -> _Open | None:
                 ) from error
             name = made.getsockname()
             if made.family == family and (name if unix else name[:2]) == where:
-                return _Open(_away(made), _file(unix[0]) if unix else None)
+                return _Open(address, _away(made), _file(unix[0]) if unix else None)
             made.close()
     return None
 

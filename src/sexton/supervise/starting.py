@@ -62,7 +62,7 @@ def plan(instance: Instance) -> Plan:
         passing = sockets.passing(house.sockets, app)
         plan.environment |= passing.environment
         plan.settings |= {"preexec_fn": passing.preexec_fn, "pass_fds": passing.pass_fds}
-    if _limited(app) and (cell := limits.make(instance.name, app.limits)):
+    if cell := limits.make(f"{house.directory.name}-{instance.name}", app.limits):
         plan.cell = cell
         plan.settings["preexec_fn"] = limits.entering(cell, plan.settings.get("preexec_fn"))
     orphans = app.orphans
@@ -94,11 +94,6 @@ def _environment(instance: Instance, put: Callable[[str], str]) -> dict[str, str
 def _user(app: App) -> dict[str, str | None]:
     user, _, group = (app.user or "").partition(":")
     return {"user": user, "group": group or None} if user else {}
-
-
-def _limited(app: App) -> bool:
-    limited = app.limits.memory is not None or app.limits.processes is not None
-    return limited and not limits.unavailable(app.limits)
 
 
 async def run_beside(instance: Instance, command: tuple[str, ...], seconds: float) -> None:

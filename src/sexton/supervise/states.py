@@ -89,6 +89,7 @@ TABLE: dict[tuple[State, Event], Step] = {
     ("waiting", "park"): Step("idle", ("listen",)),
     ("waiting", "stop"): Step("stopped"),
     ("idle", "wanted"): Step("starting", ("unlisten", "spawn")),
+    ("idle", "exhausted"): Step("fatal", ("unlisten", "escalate")),
     ("idle", "stop"): Step("stopped", ("unlisten",)),
     ("starting", "ready"): Step("ready", ("watch",)),
     ("ready", "stable"): Step("ready", ("reset",)),

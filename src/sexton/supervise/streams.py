@@ -52,7 +52,7 @@ class Tap:
         self._frames.clear()
         self._size = 0
         if self._lost:
-            data += frame("lost", {"count": self._lost})
+            data += frame("missed", {"count": self._lost})
             self._lost = 0
         if not self._ended:
             self._news.clear()

@@ -10,33 +10,39 @@ from sexton.supervise import starting
 
 if TYPE_CHECKING:
     from sexton.supervise.house import House
+    from sexton.supervise.instance import Instance
     from sexton.supervise.journal import Entry
 
 
-async def settle(house: House) -> None:
-    """Every tree in the ledger that has no end is adopted now, or is ended: there is never a second of an instance."""
+def settle(house: House) -> list[Instance]:
+    """Every tree in the ledger that has no end is adopted now, or is ended: there is never a second of an instance.
+
+    Gives the adopted ones that were started with another configuration.
+    """
+    outdated = []
     for entry in house.older:
         instance = house.instances.get(entry.instance)
         ready = entry.tree in house.journal.ready
-        tree = _adopt(entry)
+        wanted = instance is not None and instance.life is None
+        tree = _adopt(entry, hold=wanted)
         if tree is None:
             _end(house, entry)
-        elif instance is None or instance.life is not None:
-            # Nobody asks for it any more.
-            tree.stop()
+        elif instance is None or not wanted:
+            tree.stop()  # nobody asks for it any more
             house.journal.append("end", tree=entry.tree)
         else:
             instance.adopt(entry, tree, ready=ready)
             house.events.tell("adopted", app=entry.app, instance=entry.instance, message=f"guard {tree.guard}")
             if entry.settings != starting.digest(instance.app):
-                instance.happen("restart", "its configuration has changed")
+                outdated.append(instance)
+    return outdated
 
 
-def _adopt(entry: Entry) -> Tree | None:
+def _adopt(entry: Entry, *, hold: bool) -> Tree | None:
     if entry.listen is None or entry.policy not in {"gentle", "expiration"}:
         return None
     try:
-        return Tree.adopt(entry.listen, entry.tree, entry.command, hold=True)
+        return Tree.adopt(entry.listen, entry.tree, entry.command, hold=hold)
     except (OSError, GuardError):
         return None
 

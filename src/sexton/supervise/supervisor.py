@@ -162,9 +162,10 @@ class Supervisor(House):
         old = self.config.apps
         await self._remove([one for one in self.instances.values() if _is_too_many(one, apps)])
         for name, app in old.items():
-            if name not in apps or apps[name].listen != app.listen:
+            if name not in apps:
                 self.sockets.close(app)
         self.config = msgspec.structs.replace(self.config, apps=apps)
+        self.mind_fixed_ports()
         for app in self.config.order():
             await self._follow(old.get(app.name), app)
         self.ports_changed()
@@ -179,7 +180,7 @@ class Supervisor(House):
 
     async def _follow(self, old: App | None, app: App) -> None:
         """Make the instances of an app what it says now; `old`: what it said before."""
-        if app.listen and (old is None or app.listen != old.listen):
+        if old is None or app.listen != old.listen:
             self.sockets.open(app)
         present = self.of(app.name)
         for one in present:

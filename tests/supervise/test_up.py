@@ -1,0 +1,317 @@
+"""`sexton up` and `sexton down` as a user starts them, with real apps."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Generator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from sexton.errors import Occupied
+from sexton.supervise.client import Client
+from sexton.supervise.journal import Journal
+from sexton.supervise.run import lock
+from tests.supervise.fake import serving
+from tests.support.lines import DEADLINE, Lines
+from tests.support.processes import Handle
+from tests.support.running import Place, Running, namespace
+
+SEXTON = Path(sysconfig.get_path("scripts"), "sexton")
+WAITS = "exec sleep 1000"
+STUBBORN = "trap '' TERM; echo up; while :; do sleep 1000 & wait; done"
+
+
+class Home:
+    """A directory with a sexton.toml in it; whatever was started there is ended with it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.state = directory / "state"
+
+    def write(self, head: str = "", **apps: str) -> None:
+        """Each app is a shell script; what follows `#` in it are more keys."""
+        text = f'state = "state"\n{head}\n'
+        for name, script in apps.items():
+            command, _, keys = script.partition("#")
+            text += f'[apps.{name}]\ncommand = ["sh", "-c", {json.dumps(command)}]\n{keys}\n'
+        (self.directory / "sexton.toml").write_text(text)
+
+    def sexton(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [SEXTON, *words], cwd=self.directory, capture_output=True, text=True, timeout=2 * DEADLINE, check=False
+        )
+
+    def up(self) -> Running:
+        """In the foreground."""
+        process = subprocess.Popen(
+            [SEXTON, "up"], cwd=self.directory, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        return Running(process, Place.HERE)
+
+    @property
+    def client(self) -> Client:
+        return Client(self.state / "api.sock")
+
+    def pids(self) -> dict[str, int]:
+        return {one.name: one.pid for app in self.client.status().apps for one in app.instances}
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Generator[Home]:
+    found = Home(tmp_path)
+    found.write(a=WAITS)
+    yield found
+    found.write(a=WAITS)
+    if found.state.exists():
+        ended = found.sexton("down")
+        assert ended.returncode == 0, ended.stderr
+
+
+def until(running: Running, text: str) -> None:
+    assert running.out
+    running.out.until(lambda line: text in line)
+
+
+def kill(pid: int) -> None:
+    """SIGKILL, and wait for the end."""
+    with closing(Handle(pid)) as handle:
+        handle.send(signal.SIGKILL)
+        handle.wait_dead()
+
+
+def test_in_the_foreground_until_it_is_told_to_stop(home: Home) -> None:
+    home.write(a="echo hello; exec sleep 1000", db="echo there >&2; exec sleep 1000")
+    with home.up() as running:
+        until(running, "sexton | a.0: ready")
+        running.send(signal.SIGTERM)
+        done = running.wait()
+    assert done.code == 0, done.err
+    lines = done.out.splitlines()
+    assert "a.0    | hello" in lines
+    assert "db.0   | there" in lines
+    assert "sexton | a.0: ended by SIGTERM" in lines
+    assert not (home.state / "api.sock").exists()
+    assert not Journal(home.state / "ledger").open
+
+
+def test_a_second_interrupt_leaves_no_more_time(home: Home) -> None:
+    home.write("stop_timeout = 2000", a=STUBBORN + "#stop = { grace = 1000 }\n")
+    with home.up() as running:
+        until(running, "a.0    | up")
+        running.send(signal.SIGINT)
+        until(running, "a.0: stopping")
+        running.send(signal.SIGTERM)  # does not hurry: who stops a container may send several
+        running.send(signal.SIGINT)
+        done = running.wait()
+    assert done.code == 0
+    assert "a.0: ended by SIGKILL" in done.out
+
+
+def test_a_hangup_reloads(home: Home) -> None:
+    with home.up() as running:
+        until(running, "a.0: ready")
+        home.write(a=WAITS, b=WAITS)
+        running.send(signal.SIGHUP)
+        until(running, "b.0: ready")
+        home.write(a="exit#nonsense = 1\n")
+        running.send(signal.SIGHUP)
+        until(running, "nothing was changed: ")
+        assert set(home.pids()) == {"a.0", "b.0"}
+        running.send(signal.SIGTERM)
+        assert running.wait().code == 0
+
+
+def test_it_ends_with_the_code_of_what_is_fatal(home: Home) -> None:
+    home.write(a='exit 7#on_fatal = "exit"\nrestart = { policy = "never" }\n', b=WAITS)
+    with home.up() as running:
+        assert running.wait().code == 7
+
+
+def test_it_ends_when_all_is_completed(home: Home) -> None:
+    home.write(a="exit 0", b="exit 0")
+    with home.up() as running:
+        assert running.wait().code == 0
+
+
+def test_in_the_background(home: Home) -> None:
+    done = home.sexton("up", "-d")
+    assert done.returncode == 0, done.stderr
+    assert "1 up, 0 not" in done.stdout
+    again = home.sexton("up", "-d")
+    supervisor = home.client.status().pid
+    assert again.returncode == 1
+    assert f"a supervisor runs already: process {supervisor} holds" in again.stderr
+    assert home.sexton("up").returncode == 1
+    with closing(Handle(supervisor)) as held, closing(Handle(home.pids()["a.0"])) as app:
+        assert home.sexton("down").returncode == 0
+        assert not held.alive()
+        assert not app.alive()
+    assert home.sexton("down").returncode == 0
+    assert home.sexton("status").returncode == 3
+
+
+def test_in_the_background_it_says_what_failed(home: Home) -> None:
+    home.write(a='exit 3#restart = { policy = "never" }\nready = { log = "never" }\n', b=WAITS)
+    done = home.sexton("up", "-d")
+    assert done.returncode == 1
+    assert "1 up, 1 not" in done.stdout
+    assert "a.0 is fatal: ended with exit code 3" in done.stderr
+    assert home.sexton("status").returncode == 1
+
+
+@pytest.mark.parametrize("words", [["up"], ["up", "-d"]])
+def test_a_file_with_a_mistake_starts_nothing(home: Home, words: list[str]) -> None:
+    home.write(a="true#comand = 1\n")
+    done = home.sexton(*words)
+    assert done.returncode == 2
+    assert "sexton.toml:" in done.stderr
+    assert "comand" in done.stderr
+    assert not home.state.exists()
+
+
+def test_a_supervisor_that_was_killed_is_succeeded(home: Home) -> None:
+    home.sexton("up", "-d")
+    before, supervisor = home.pids(), home.client.status().pid
+    kill(supervisor)
+    assert home.sexton("status").returncode == 3
+    assert home.sexton("up", "-d").returncode == 0
+    status = home.client.status()
+    assert home.pids() == before
+    assert status.apps[0].instances[0].adopted
+    assert status.epoch == 2
+
+
+def test_the_supervisor_alone_can_be_ended(home: Home) -> None:
+    home.sexton("up", "-d")
+    before = home.pids()
+    assert home.sexton("down", "--leave").returncode == 0
+    assert home.sexton("down", "--leave").returncode == 3
+    os.kill(before["a.0"], 0)
+    assert home.sexton("up", "-d").returncode == 0
+    assert home.pids() == before
+
+
+def test_what_a_dead_supervisor_left_is_ended(home: Home) -> None:
+    home.write(
+        a=WAITS + "#instances = 2\n",
+        b=WAITS + '#orphans = { policy = "reincarnation" }\n',
+        c="trap 'exit 0' TERM; setsid sleep 1000 & wait#",
+    )
+    home.sexton("up", "-d")
+    apps = home.pids()
+    kill(home.client.status().pid)
+    handles = [Handle(pid) for pid in apps.values()]
+    done = home.sexton("down")
+    assert done.returncode == 0, done.stderr
+    assert sorted(line.partition(":")[0] for line in done.stdout.splitlines()) == ["a.0", "a.1", "b.0", "c.0"]
+    for handle in handles:
+        with closing(handle):
+            assert not handle.alive()
+    assert not Journal(home.state / "ledger").open
+    assert home.sexton("down").stdout == ""
+
+
+def test_down_where_nothing_ever_was(home: Home) -> None:
+    assert home.sexton("down").returncode == 3
+
+
+def test_the_commands_on_real_apps(home: Home) -> None:
+    home.write(web="echo up; exec sleep 1000#ports = { http = 'auto' }\nready = { log = 'up' }\n", b=WAITS)
+    home.sexton("up", "-d")
+    before = home.pids()
+    assert home.sexton("scale", "web=3").returncode == 0
+    assert home.sexton("restart", "web").returncode == 0
+    assert home.sexton("stop", "b").stdout == "b.0 is stopped\n"
+    after = home.pids()
+    assert set(after) == {"web.0", "web.1", "web.2", "b.0"}
+    assert after["web.0"] != before["web.0"]
+    ports = json.loads(home.sexton("ports", "--json").stdout)
+    assert len({ports[name]["http"] for name in ("web.0", "web.1", "web.2")}) == 3
+    assert home.sexton("start", "all").returncode == 0
+    assert home.sexton("signal", "KILL", "web.2").returncode == 0
+    ends = (one.exit.signal for one in home.client.events(follow=True) if one.instance == "web.2" and one.exit)
+    assert "KILL" in ends
+    assert "sexton_app_restarts_total" in home.client.metrics()
+    home.write(b=WAITS)
+    assert home.sexton("reload").stdout == "removed: web\n"
+    assert "web" not in home.sexton("ports").stdout
+
+
+def test_its_api_on_tcp(home: Home) -> None:
+    token = home.directory / "token"
+    token.write_text("0123456789abcdef\n")
+    token.chmod(0o644)
+    home.write('api = { listen = "127.0.0.1:1", token_file = "token" }', a=WAITS)
+    done = home.sexton("up", "-d")
+    assert done.returncode == 2
+    assert f"chmod 600 {token}" in done.stderr
+
+
+def test_the_lock_is_of_one_process(tmp_path: Path) -> None:
+    code = "import sys; from pathlib import Path; from sexton.supervise.run import lock\n"
+    code += "with lock(Path(sys.argv[1])): print(flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout
+        other.stdout.readline()
+        with pytest.raises(Occupied, match=f"process {other.pid} holds"), lock(tmp_path):
+            pass
+        kill(other.pid)
+    with lock(tmp_path):
+        assert (tmp_path / "supervisor.pid-lock").read_text() == f"{os.getpid()}\n"
+
+
+def test_down_says_of_a_supervisor_that_does_not_answer(home: Home) -> None:
+    home.state.mkdir(mode=0o700)
+    with lock(home.state):
+        done = home.sexton("down")
+        assert done.returncode == 1
+        assert f"process {os.getpid()}" in done.stderr
+
+
+def test_as_pid_1_it_is_behind_an_init(home: Home) -> None:
+    """The orphan that the app leaves outside of its tree's guard comes to the init: nobody is a zombie."""
+    with Running(
+        subprocess.Popen(
+            [*namespace(), SEXTON, "up"], cwd=home.directory, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        ),
+        Place.PID1,
+    ) as running:  # fmt: skip
+        until(running, "a.0: ready")
+        assert Path(f"/proc/{running.init.pid}/comm").read_text() == "sexton-init\n"
+        running.send(signal.SIGHUP)
+        until(running, "reload")
+        running.send(signal.SIGTERM)
+        done = running.wait()
+    assert done.code == 0, done.err
+    assert "a.0: ended by SIGTERM" in done.out
+
+
+def test_status_watch_ends_with_the_supervisor(home: Home) -> None:
+    home.sexton("up", "-d")
+    with subprocess.Popen([SEXTON, "status", "--watch"], cwd=home.directory, stdout=subprocess.PIPE) as watching:
+        assert watching.stdout
+        lines = Lines(os.dup(watching.stdout.fileno()), "status --watch")
+        lines.until(lambda line: line.startswith("a.0"))
+        home.sexton("down")
+        lines.rest()
+        lines.close()
+
+
+def test_serving_a_fake_is_like_serving_a_real_one(tmp_path: Path) -> None:
+    """What the tests of the API have behind it has every method that the API calls."""
+    from sexton.supervise.supervisor import Supervisor
+
+    with serving(tmp_path / "api.sock") as served:
+        names = {name for name in dir(served.fake) if not name.startswith("_")}
+    names -= {"states", "asked", "hold", "broken", "capture", "config", "epoch", "events", "since", "stopping"}
+    assert names <= set(dir(Supervisor))
