@@ -108,7 +108,7 @@ def _thing(node: _Node, where: str) -> list[str]:
     for each in node.body:
         if isinstance(each, ast.FunctionDef) and each.name == "__init__":
             lines += _signature(each, node.name)
-    fields = [ast.unparse(each) for each in node.body if isinstance(each, ast.AnnAssign) and not _hidden(each)]
+    fields = [_code(each) for each in node.body if isinstance(each, ast.AnnAssign) and not _hidden(each)]
     if fields:
         lines += ["```python", *fields, "```", ""]
     for method in _public(node):
@@ -154,7 +154,12 @@ def _arguments(of: ast.arguments) -> list[str]:
 
 
 def _argument(argument: ast.arg, default: ast.expr | None) -> str:
-    return ast.unparse(argument) + (f" = {ast.unparse(default)}" if default else "")
+    return _code(argument) + (f" = {_code(default)}" if default else "")
+
+
+def _code(node: ast.AST) -> str:
+    """As a formatter has it."""
+    return ast.unparse(node).replace("'", '"')
 
 
 def _text(node: _Node | ast.Module) -> list[str]:
