@@ -214,13 +214,15 @@ int command_start(char **envp, uint64_t mask, const struct disposition *chld)
 	size_t n = 0;
 	while (envp[n])
 		n++;
-	char *more[n + 3], home[sizeof cfg.user.home + 5], tree[MARK_MAX + 13];
+	char *more[n + 3];
 	memcpy(more, envp, (n + 1) * sizeof *more);
 	if (cfg.user.set) {
+		static char home[sizeof cfg.user.home + 5];
 		format(home, sizeof home, "HOME=%s", cfg.user.home);
 		put_variable(more, "HOME=", home);
 	}
 	if (cfg.mark) {
+		static char tree[MARK_MAX + 13];
 		format(tree, sizeof tree, "SEXTON_TREE=%s", cfg.mark);
 		put_variable(more, "SEXTON_TREE=", tree);
 	}

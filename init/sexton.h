@@ -95,12 +95,12 @@ struct config {
 	bool pause;
 	int owner_fd;           /* a connected unix socket, -1 = none */
 	const char *listen;     /* where an owner may connect, or NULL */
-	bool late;              /* the owner is told when it must be, not at once */
 	int64_t lease;          /* nanoseconds, NEVER = none */
 	enum on_owner_lost on_owner_lost;
 	enum contain contain;
 	const char *mark;       /* the tree's name in COMMAND's environment, or NULL */
 	const char *exec;       /* the file to execute, or NULL: COMMAND's first word, searched for */
+	bool late;              /* the owner is told when it must be, not at once */
 	bool terminal_reaches_both; /* what the terminal sends, COMMAND has too: not forwarded (--same-group) */
 	bool subreaper;         /* become one where we are not PID 1 */
 	/* what only the drop-in personalities want */

@@ -82,7 +82,7 @@ int main(int argc, char **argv, char **envp)
 
 
 def runs() -> None:
-    """run(["true"]); and, as what no guard can be below, a static program that forks, executes and waits, and no more."""
+    """run(["true"]); and what no guard can be below: a static program that forks, executes and waits, no more."""
     true = shutil.which("true") or "/bin/true"
     with tempfile.TemporaryDirectory() as directory:
         least = Path(directory, "least")
