@@ -1,6 +1,6 @@
 """What a guard reports, as frozen dataclasses: one class for each event line of sexton-init.
 
-`read` gives what lines say, `event` the object of one, `parse` both. `time` is in unix seconds; pids are as the guard
+`read` gives what lines say, `event` the object of one. `time` is in unix seconds; pids are as the guard
 sees them (with contain="pidns", those of the namespace); a signal is its name without SIG ("TERM"). The lines are
 described in sexton-init(1), EVENTS.
 """
@@ -219,8 +219,3 @@ def event(line: Line) -> Event:
         return cls(**values)
     except (TypeError, KeyError):
         return Other(line=line.get("line") or json.dumps(line))
-
-
-def parse(line: bytes) -> Event:
-    """The event of one line."""
-    return event(_read_one(line))

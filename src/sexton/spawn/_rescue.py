@@ -19,13 +19,13 @@ EMPTY_LOOKS = 50  # so many in a row will do on a machine where somebody is alwa
 DYING = 10.0  # seconds that a killed process may take to die
 
 
-def end(mark: str, spare: int = 0) -> list[_processes.Process]:
+def end(mark: str) -> list[_processes.Process]:
     """SIGKILL everybody with that mark ("SEXTON_TREE=..."), until nobody is left. Gives those who would not die."""
     until = time.monotonic() + DYING
     empty = 0
     while True:
         born = _born()
-        left = [process for process in _processes.marked(mark) if process.pid not in (spare, os.getpid())]
+        left = [process for process in _processes.marked(mark) if process.pid != os.getpid()]
         if not left:
             # One that forks and ends all the time may be missed by a look, but not if nobody was born during it.
             empty += 1
