@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import os
 import shutil
+import sys
 from pathlib import Path
 
 from incidents.replaying import Table, output, real_root
@@ -16,6 +17,7 @@ HERE = Path(__file__).parent
 
 SAMPLES = 20
 TINI = "/usr/bin/tini"
+SEXTON_UP = (str(Path(sys.executable).with_name("sexton")), "up", "--file", "/incident/sexton.toml")
 
 
 def upload(port: int, lines: Lines, podman: Podman, container_id: str, seconds: int) -> str:
@@ -41,7 +43,13 @@ def upload(port: int, lines: Lines, podman: Podman, container_id: str, seconds: 
 
 
 def run(
-    podman: Podman, name: str, *words: str, entry: str = "start.sh", reaps: bool, seconds: int
+    podman: Podman,
+    name: str,
+    *words: str,
+    entry: str = "start.sh",
+    command: tuple[str, ...] = (),
+    reaps: bool,
+    seconds: int,
 ) -> dict[str, object]:
     """A day in the life of the container, and its stop."""
     folder = podman.home / name
@@ -52,7 +60,7 @@ def run(
     up = folder / "app-is-up"
     os.mkfifo(up)
     options = [f"--env=SAMPLES={SAMPLES}", "--env=APP_IS_UP=/incident/app-is-up", *words]
-    container = podman.start(*options, *real_root(folder), f"/incident/{entry}")
+    container = podman.start(*options, *real_root(folder), *(command or [f"/incident/{entry}"]))
     with output(container) as lines:
         said = lines.until(lambda line: "listening" in line or "samples" in line, 2)
         port = next(int(line.split()[-1]) for line in said if "listening" in line)
@@ -63,7 +71,7 @@ def run(
             "the upload under way": upload(port, lines, podman, container.id, seconds),
         }
         lines.rest()
-        said = lines.seen.decode().splitlines()
+        said = [line.removeprefix("service.0 | ") for line in lines.seen.decode().splitlines()]
         for who, word in {"application": "main_app: SIGTERM", "agent": "agent: stopped"}.items():
             counts[f"the {who} was told"] = {0: "no", 1: "once"}.get(
                 sum(line.startswith(word) for line in said), "twice"
@@ -74,7 +82,7 @@ def run(
 
 
 def replay(init: Path) -> Table:
-    """The image as it was; without its exec; with tini, as it was repaired; with sexton-init."""
+    """The image as it was; without its exec; with tini, as it was repaired; with sexton-init; under sexton up."""
     with Podman() as podman:
         return {
             "exec": run(podman, "exec", reaps=False, seconds=30),
@@ -82,14 +90,15 @@ def replay(init: Path) -> Table:
             "no exec": run(podman, "no-exec", entry="without-exec.sh", reaps=True, seconds=1),
             "exec, tini": run(podman, "tini", "--init", f"--init-path={TINI}", reaps=True, seconds=30),
             "exec, sexton-init": run(podman, "sexton", "--init", f"--init-path={init}", reaps=True, seconds=30),
+            "sexton up": run(podman, "up", f"--env=SEXTON_INIT={init}", command=SEXTON_UP, reaps=True, seconds=30),
         }
 
 
 def check(table: Table) -> None:
-    """Each of the ways before has a damage of its own; sexton-init has none of them."""
-    before, no_exec, tini, sexton = (list(counts.values()) for counts in table.values())
+    """Each of the ways before has a damage of its own; sexton-init has none of them, nor has sexton up."""
+    before, no_exec, tini, sexton, up = (list(counts.values()) for counts in table.values())
     #                 zombies, the upload, the application, the agent, the exit code
     assert before == [SAMPLES, "finished", "once", "no", 0]
     assert no_exec == [0, "cut off", "no", "no", 137]
     assert tini == [0, "finished", "once", "no", 0]
-    assert sexton == [0, "finished", "once", "once", 0]
+    assert sexton == up == [0, "finished", "once", "once", 0]

@@ -24,6 +24,8 @@ def mistakes(directory: Path, text: str) -> list[str]:
     return [line.removeprefix(f"{path}:") for line in lines]
 
 
+CYCLES = {"a": ["c"], "b": ["a"], "c": ["b"], "d": ["e", "a"], "e": ["d"], "f": ["f"], "g": ["a", "f"]}
+
 CASES = [
     # the file
     ("", "1: apps is missing: expected a table"),
@@ -187,6 +189,22 @@ def test_all_are_told_at_once_in_the_order_of_the_file(tmp_path: Path) -> None:
 def test_a_default_that_does_not_fit_an_app_is_told_where_it_stands(tmp_path: Path) -> None:
     found = mistakes(tmp_path, f"[defaults]\nautostart = false\nidle = 3\n{A}")
     assert found == ["3: apps.a.idle: nothing would start it again: expected on_demand = true"]
+
+
+def test_every_cycle_is_told(tmp_path: Path) -> None:
+    text = "".join(f"[apps.{name}]\ncommand = 'x'\nafter = {after}\n" for name, after in CYCLES.items())
+    assert mistakes(tmp_path, text) == [
+        "3: apps.a.after: a cycle: a waits for c, c for b, b for a",
+        "12: apps.d.after: a cycle: d waits for e, e for d",
+        "18: apps.f.after: a cycle: f waits for f",
+    ]
+
+
+def test_a_long_way_is_no_cycle(tmp_path: Path) -> None:
+    apps = "".join(f"[apps.a{number}]\ncommand = 'x'\nafter = ['a{number + 1}']\n" for number in range(3000))
+    (tmp_path / "sexton.toml").write_text(f"{apps}[apps.a3000]\ncommand = 'x'\n")
+    found = load(tmp_path / "sexton.toml").order()
+    assert [app.name for app in found] == [f"a{number}" for number in range(3000, -1, -1)]
 
 
 def test_addresses_that_differ_may_share_a_port(tmp_path: Path) -> None:

@@ -42,6 +42,10 @@ class Subject:
     family: set[int] = field(default_factory=lambda: {os.getpid()})
     written: asyncio.Queue[str | None] = field(default_factory=asyncio.Queue)
 
+    @property
+    def cwd(self) -> str | None:
+        return self.app.cwd
+
     def pids(self) -> set[int]:
         return self.family
 

@@ -181,6 +181,25 @@ async def ready_after(it: Supervisor, name: str, number: int) -> None:
     await event(it, lambda each: (each.instance, each.state) == (name, "ready") and each.number > number)
 
 
+def test_each_instance_has_its_directory_and_its_probes_and_its_pre_stop_command_run_there(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        for number in (0, 1):
+            (tmp_path / f"site{number}").mkdir()
+        web = app(
+            "web",
+            "touch here; exec sleep 1000",
+            instances=2,
+            cwd=f"{tmp_path}/site${{instance}}",
+            ready=Probe(exec=("test", "-e", "here")),
+            stop=Stop(command=("sh", "-c", "echo ${instance} >stopped")),
+        )
+        async with house(tmp_path / "state", web) as it:
+            assert states(it) == {"web.0": "ready", "web.1": "ready"}
+        assert [(tmp_path / f"site{number}/stopped").read_text() for number in (0, 1)] == ["0\n", "1\n"]
+
+    run(scenario())
+
+
 @pytest.mark.parametrize(
     ("strategy", "others"), [("one_for_one", set()), ("one_for_all", {"a.0", "c.0"}), ("rest_for_one", {"c.0"})]
 )

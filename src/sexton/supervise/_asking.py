@@ -228,7 +228,7 @@ def _start(words: tuple[str, ...], context: Context, output: int) -> Tree:
             "stdin": DEVNULL,
             "stdout": output,
             "stderr": output,
-            "cwd": app.cwd,
+            "cwd": context.cwd,
             "env": dict(context.environment),
             "user": user or None,
             "group": group or None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -160,21 +161,21 @@ def _check_after(config: Config, problems: Problems) -> None:
 
 
 def _cycles(apps: Mapping[str, App]) -> list[list[str]]:
-    """Those that wait for themselves, each once."""
+    """Those that wait for themselves, each waiting for the next one; each is cut where it is told."""
+    graph = {name: [other for other in app.after if other in apps] for name, app in apps.items()}
+    order = list(apps)
     found: list[list[str]] = []
-    done: set[str] = set()
-
-    def visit(name: str, way: list[str]) -> None:
-        if name in way:
-            found.append(way[way.index(name) :])
-        elif name not in done and name in apps:
-            for other in apps[name].after:
-                visit(other, [*way, name])
-            done.add(name)
-
-    for name in apps:
-        visit(name, [])
-    return found
+    while True:
+        try:
+            TopologicalSorter(graph).prepare()
+        except CycleError as error:
+            cycle = error.args[1][:0:-1]
+            first = min(range(len(cycle)), key=lambda place: order.index(cycle[place]))
+            cycle = cycle[first:] + cycle[:first]
+            graph[cycle[0]].remove(cycle[1 % len(cycle)])
+            found.append(cycle)
+        else:
+            return found
 
 
 # --- addresses ---

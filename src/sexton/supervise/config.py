@@ -155,13 +155,12 @@ class Config(Table, frozen=True):
     def order(self) -> list[App]:
         """The apps, each after those that it waits for; otherwise as in the file."""
         done: dict[str, App] = {}
-
-        def visit(app: App) -> None:
-            for name in app.after:
-                if name not in done:
-                    visit(self.apps[name])
-            done.setdefault(app.name, app)
-
         for app in self.apps.values():
-            visit(app)
+            way = [app]
+            while way:
+                first = next((name for name in way[-1].after if name not in done), None)
+                if first is None:
+                    done.setdefault(way[-1].name, way.pop())
+                else:
+                    way.append(self.apps[first])
         return list(done.values())

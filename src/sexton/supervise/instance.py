@@ -85,6 +85,11 @@ class Instance:
         """Those that it has now, by name."""
         return self.house.reserved.of(self.name)
 
+    @property
+    def cwd(self) -> str | None:
+        """The directory that it runs in; None: ours."""
+        return starting.directory(self)
+
     def pids(self) -> set[int]:
         """Every living process of its tree."""
         return {process.pid for process in self.life.tree.processes()} if self.life else set()

@@ -10,6 +10,7 @@ of the FIFO yet, so the successor drops it there.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import stat
 import time
@@ -30,8 +31,13 @@ if TYPE_CHECKING:
 
 Name = Literal["out", "err"]
 STREAMS: tuple[Name, Name] = ("out", "err")
-CHUNK = 1 << 16  # bytes that are looked at at once; the size of a pipe
+PIPE = 1 << 16  # bytes that a pipe holds
+WIDE = 1 << 19  # bytes that it holds for one who writes much, who can go on while we write what was there
+WIDENED = 32  # FIFOs that get so much; a user may have 64 MiB of pipes, by default
+CHUNK = 1 << 17  # bytes that are looked at at once
 LONGEST = 1 << 16  # bytes; a line that is longer is cut into several
+FEW = 1 << 13  # bytes
+BURST = 0.001  # seconds; who writes few bytes again within them is looked at after as many
 TURNS = 4  # chunks of one FIFO before others have their turn
 FLUSH = 64  # chunks that an end waits for; more than a pipe can hold
 RECENT = 1 << 15  # bytes of an instance's last output that are remembered with their times, or twice as many
@@ -53,6 +59,11 @@ class Stream:
         self.path = run / f"{instance}.{name}"
         self.part = run / f"{instance}.{name}.part"
         self.begun = b""  # of a line: what is in `part`
+        self.wide = False  # it can hold much
+        self.count = 0  # bytes that were there at the last look
+        self.few = False  # they were few, and came soon after others
+        self.looked = 0.0  # when it was looked at last, in the loop's time
+        self.pause: asyncio.TimerHandle | None = None
         self.seen = 0  # bytes of an unfinished line that were in the FIFO at the last look
         with contextlib.suppress(FileExistsError):
             os.mkfifo(self.path, 0o600)
@@ -118,7 +129,9 @@ class Capture:
         self._run.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._outputs: dict[str, Output] = {}
         self._listeners: list[tuple[str | None, Callable[[models.Line], None]]] = []
+        self._widened = 0
         self._look_in, self._look_out = os.pipe()  # where tee puts what we look at; empty between two looks
+        _widen(self._look_out, CHUNK)
         self._nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
         # An instance that nobody adopts takes its FIFOs with it; what it has said is to be read even so.
         self._kept = {path.name: self._keep(path) for path in self._run.iterdir() if path.suffix in {".out", ".err"}}
@@ -174,7 +187,7 @@ class Capture:
                 raise
             output = self._outputs[instance] = Output(file, streams)
             for name in STREAMS:
-                self._loop.add_reader(streams[name].fd, self._look, instance, streams[name])
+                self._listen(instance, streams[name])
                 if (kept := self._kept.pop(f"{instance}.{name}", -1)) >= 0:
                     os.close(kept)
         elif output.file.log != log:
@@ -203,7 +216,7 @@ class Capture:
         self.flush(instance)
         output = self._outputs.pop(instance)
         for stream in output.streams.values():
-            self._loop.remove_reader(stream.fd)
+            self._ignore(stream)
             stream.close(remove=True)
         output.file.close()
 
@@ -211,7 +224,7 @@ class Capture:
         """Look no more at any of them, and leave all as it is for the next supervisor."""
         for output in self._outputs.values():
             for stream in output.streams.values():
-                self._loop.remove_reader(stream.fd)
+                self._ignore(stream)
                 stream.close(remove=False)
             output.file.close()
         self._outputs.clear()
@@ -224,11 +237,25 @@ class Capture:
     # --- reading ---
 
     def _look(self, instance: str, stream: Stream) -> None:
-        output = self._outputs.get(instance)
-        if output:
-            for _ in range(TURNS):
-                if not self._take(instance, output, stream):
-                    return
+        output = self._outputs[instance]
+        for _ in range(TURNS):
+            if not self._take(instance, output, stream):
+                break
+        now = self._loop.time()
+        few = stream.count < FEW and now - stream.looked < BURST
+        if few and stream.few:
+            # It writes line after line: they cost both of us less when some have come together.
+            self._loop.remove_reader(stream.fd)
+            stream.pause = self._loop.call_later(BURST, self._listen, instance, stream)
+        stream.few, stream.looked = few, now
+
+    def _listen(self, instance: str, stream: Stream) -> None:
+        self._loop.add_reader(stream.fd, self._look, instance, stream)
+
+    def _ignore(self, stream: Stream) -> None:
+        self._loop.remove_reader(stream.fd)
+        if stream.pause:
+            stream.pause.cancel()
 
     def _take(self, instance: str, output: Output, stream: Stream, *, unfinished: bool = False) -> bool:
         """Take one chunk; says whether there may be another one now."""
@@ -237,28 +264,42 @@ class Capture:
         except BlockingIOError:
             return False
         data = os.read(self._look_in, count)
-        cut = data.rfind(b"\n") + 1
-        if cut:
-            whole = data if cut == count else data[:cut]
-            stream.seen = count - cut
-        elif unfinished or len(stream.begun) + count >= LONGEST:
-            cut, whole = count, data + b"\n"
-        elif count == stream.seen and self._put_aside(stream, data):
+        stream.count = count
+        cut, whole = self._cut(stream, data, unfinished)
+        if not cut:
             return False
-        elif count == stream.seen:
-            cut, whole = count, data + b"\n"
-        else:
-            stream.seen = count  # its end is perhaps being written; we are called again at once
-            return False
+        stream.seen = count - cut
         if stream.begun:
             whole = stream.begun + whole
         self._write(instance, output, stream, whole)
         stream.forget_part()
+        if count > PIPE // 2 and not stream.wide:
+            stream.wide = True
+            if self._widened < WIDENED:
+                self._widened += 1
+                _widen(stream.fd, WIDE)
         while cut:
             cut -= os.splice(stream.fd, self._nowhere, cut)
         if self._listeners:
             self._tell(instance, stream, whole)
         return unfinished or count == CHUNK
+
+    def _cut(self, stream: Stream, data: bytes, unfinished: bool) -> tuple[int, bytes]:
+        """How much of what is there is to be taken now, and the lines that it makes."""
+        count = len(data)
+        if cut := data.rfind(b"\n") + 1:
+            return cut, data if cut == count else data[:cut]
+        if unfinished:
+            return count, data + b"\n"
+        if len(stream.begun) + count >= LONGEST:
+            cut = LONGEST - len(stream.begun)
+            return cut, data[:cut] + b"\n"
+        if count != stream.seen:
+            stream.seen = count  # its end is perhaps being written; we are called again at once
+            return 0, b""
+        if not self._put_aside(stream, data):
+            return count, data + b"\n"  # there is no room for it
+        return 0, b""
 
     def _put_aside(self, stream: Stream, data: bytes) -> bool:
         """Move the beginning of a line out of the FIFO, as a whole: no moment has it twice, or not at all."""
@@ -340,3 +381,9 @@ class Capture:
         path = output.file.path if output else logfile.path_of(self.directory, instance, Log())
         older = logfile.tail(path, instance, count)
         return [*older[: len(older) - len(recent)], *recent] if len(older) > len(recent) else recent
+
+
+def _widen(fd: int, size: int) -> None:
+    """Let a pipe hold more, where that is allowed. Source: F_SETPIPE_SZ in fcntl(2)."""
+    with contextlib.suppress(OSError):
+        fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, size)

@@ -48,6 +48,10 @@ class Context(Protocol):
         """The ports that it has, by name."""
 
     @property
+    def cwd(self) -> str | None:
+        """The directory that it was started in; None: ours."""
+
+    @property
     def environment(self) -> Mapping[str, str]:
         """The one that it was started with."""
 

@@ -43,14 +43,12 @@ def plan(instance: Instance) -> Plan:
     """What to start now. Raises UsageError where a ${...} means nothing any more."""
     app, house = instance.app, instance.house
 
-    def put(text: str) -> str:
-        return expand(text, own=instance.ports, number=instance.number, port_of=house.port_of)
-
+    put = _putting(instance)
     plan = Plan(tuple(put(word) for word in app.command), _environment(instance, put))
     plan.settings = {
         "stdin": DEVNULL,
         "process_group": 0,  # Ctrl-C is for us: we stop them in their order
-        "cwd": None if app.cwd is None else put(app.cwd),
+        "cwd": directory(instance),
         "env": plan.environment,
         "stop_signal": app.stop.signal,
         "grace": app.stop.grace,
@@ -77,6 +75,20 @@ def plan(instance: Instance) -> Plan:
     return plan
 
 
+def directory(instance: Instance) -> str | None:
+    """Where the instance runs; None: where we do."""
+    return None if instance.app.cwd is None else _putting(instance)(instance.app.cwd)
+
+
+def _putting(instance: Instance) -> Callable[[str], str]:
+    """What puts the values of variables in."""
+
+    def put(text: str) -> str:
+        return expand(text, own=instance.ports, number=instance.number, port_of=instance.house.port_of)
+
+    return put
+
+
 def _environment(instance: Instance, put: Callable[[str], str]) -> dict[str, str]:
     app = instance.app
     found = {**os.environ, **{name: put(value) for name, value in app.env.items()}}
@@ -100,11 +112,12 @@ async def run_beside(instance: Instance, command: tuple[str, ...], seconds: floa
     """Run a command as the instance's user, with its environment, for so long at most. Raises SextonError, OSError."""
     app = instance.app
     pid = instance.life.pid if instance.life else 0
-    settings: Settings = {"grace": 0, "stdin": DEVNULL, "stdout": DEVNULL, "stderr": DEVNULL, "cwd": app.cwd}
+    settings: Settings = {"grace": 0, "stdin": DEVNULL, "stdout": DEVNULL, "stderr": DEVNULL, "cwd": instance.cwd}
     settings["env"] = {**(instance.environment or os.environ), "MAINPID": str(pid)}
     if user := _user(app):
         settings |= {"user": user["user"], "group": user["group"]}
-    await aio.run(command, timeout=seconds, check=True, **settings)
+    put = _putting(instance)
+    await aio.run([put(word) for word in command], timeout=seconds, check=True, **settings)
 
 
 def digest(app: App) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sexton.errors import UsageError
 from sexton.supervise import envfile
 from sexton.supervise.shape import APP, FILE, PROBES
-from sexton.supervise.values import Kind, Map, Problems, Table, Wrong, shown
+from sexton.supervise.values import LONGEST, Duration, Kind, Map, Problems, Table, Wrong, shown
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -196,9 +196,9 @@ class Draft:
     def _timeout(self) -> None:
         """Stopping everything may take as long as the longest grace."""
         graces = [app.get("stop", {}).get("grace", 0) for app in (self.defaults, *self.apps.values())]
-        longest = max(graces)
+        longest = max(Duration().read(grace, (), Problems("", {})) for grace in graces)
         if longest >= 60:
-            self.settings["stop_timeout"] = longest + 10
+            self.settings["stop_timeout"] = min(longest + 10, LONGEST)
 
 
 def size(text: object) -> int | str | None:

@@ -95,7 +95,7 @@ class _Variables:
             value = self.put(other) if there else ""
         elif how.endswith("-") and not there:
             value = self.put(other)
-        self.draft.lose(f"${{{name}}}", why=f"put in as it is now: {said(value) or 'nothing'}")
+        self.draft.lose(f"${{{name}}}", why="put in as it is now" + ("" if value else ": it is empty"))
         return str(value)
 
 

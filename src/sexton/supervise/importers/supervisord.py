@@ -146,7 +146,7 @@ class _Program:
                 parts.append(f"\0{variable}\0")
             else:
                 now = os.environ.get(variable, "")
-                self.lose(found[0], f"put in as it is now: {said(now) or 'nothing'}")
+                self.lose(found[0], "put in as it is now" + ("" if now else ": it is empty"))
                 parts.append(literal(now))
             at = found.end()
         return "".join((*parts, literal(text[at:])))
