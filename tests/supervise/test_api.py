@@ -33,8 +33,8 @@ def served(tmp_path: Path) -> Generator[Serving]:
 
 def connect(served: Serving) -> socket.socket:
     peer = socket.socket(socket.AF_UNIX)
-    peer.settimeout(DEADLINE)
     peer.connect(str(served.path))
+    peer.settimeout(DEADLINE)
     return peer
 
 
@@ -326,6 +326,15 @@ def test_half_a_request_hangs_nothing_and_ends(served: Serving, monkeypatch: pyt
     again = b"GET /v1/ports HTTP/1.1\r\nHost: x\r\n\r\n"
     assert speak(served, again + b"GET /v1").count(b"HTTP/1.1 200") == 1  # the half of a second one
     well(served)
+    assert served.fake.asked == []
+
+
+def test_who_hangs_up_in_the_midst_of_a_request(served: Serving, caplog: pytest.LogCaptureFixture) -> None:
+    with connect(served) as peer:
+        peer.sendall(b"POST /v1/down HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{")
+        well(served)
+    well(served)
+    assert caplog.text == ""
     assert served.fake.asked == []
 
 

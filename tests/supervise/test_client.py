@@ -143,6 +143,15 @@ def test_one_that_does_not_answer(tmp_path: Path) -> None:
             Client(tmp_path / "api.sock", timeout=0.01).status()
 
 
+def test_one_at_whose_door_too_many_wait(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as other:
+        listener.bind(str(tmp_path / "api.sock"))
+        listener.listen(0)
+        other.connect(str(tmp_path / "api.sock"))
+        with pytest.raises(SextonError, match="hangs"):
+            Client(tmp_path / "api.sock", timeout=0.01).status()
+
+
 def test_its_process_can_be_waited_for(tmp_path: Path) -> None:
     path = tmp_path / "api.sock"
     code = "import socket, sys; s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen(); print(flush=True);"

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import sysconfig
+import termios
 from collections.abc import Generator
-from contextlib import closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 import pytest
@@ -19,6 +22,7 @@ from sexton.supervise.client import Client
 from sexton.supervise.journal import Journal
 from sexton.supervise.run import lock
 from tests.supervise.fake import serving
+from tests.support import lines as support
 from tests.support.lines import DEADLINE, Lines
 from tests.support.processes import Handle
 from tests.support.running import Place, Running, namespace
@@ -216,6 +220,67 @@ def test_what_a_dead_supervisor_left_is_ended(home: Home) -> None:
             assert not handle.alive()
     assert not Journal(home.state / "ledger").open
     assert home.sexton("down").stdout == ""
+
+
+def test_a_second_down_leaves_no_more_time(home: Home) -> None:
+    home.write("stop_timeout = 2000", a=STUBBORN + "#stop = { grace = 1000 }\nready = { log = 'up' }\n")
+    home.sexton("up", "-d")
+    events = home.client.events(follow=True)
+    with subprocess.Popen([SEXTON, "down"], cwd=home.directory) as first:
+        assert any(event.state == "stopping" for event in events)
+        assert home.sexton("down").returncode == 0
+        assert first.wait(DEADLINE) == 0
+    assert any(event.exit and event.exit.signal == "KILL" for event in events)
+
+
+def test_down_while_it_is_on_its_way_up(home: Home) -> None:
+    home.write(a="echo never; exec sleep 1000#ready = { log = 'ready', deadline = 1000 }\n")
+    with subprocess.Popen([SEXTON, "up", "-d"], cwd=home.directory, stderr=subprocess.PIPE, text=True) as up:
+        support.until((home.state / "api.sock").exists, "the socket")
+        assert any(event.state == "starting" for event in home.client.events(follow=True))
+        assert home.sexton("down").returncode == 0
+        assert up.stderr
+        assert "before all was up" in up.stderr.read()
+        assert up.wait(DEADLINE) == 1
+
+
+def test_the_end_of_its_terminal_ends_it(home: Home) -> None:
+    """SIGHUP is a reload, but not where the terminal has gone."""
+    ours, theirs = os.openpty()
+    with subprocess.Popen(
+        [SEXTON, "up"], cwd=home.directory, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509  # the tests have one thread
+    ) as process:  # fmt: skip
+        os.close(theirs)
+        lines = Lines(ours, "terminal")
+        lines.until(lambda line: "a.0: ready" in line)
+        lines.close()
+        assert process.wait(DEADLINE) == 0
+    assert not Journal(home.state / "ledger").open
+
+
+GARBAGE = [
+    b"",
+    b"GET",
+    b"\x00" * 4096,
+    b"POST /v1/down HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n{",
+    b"\n" * 70_000,
+]
+
+
+def test_garbage_harms_no_app(home: Home) -> None:
+    home.sexton("up", "-d")
+    before = home.pids()
+    with ExitStack() as stack:
+        for data in GARBAGE * 10:
+            peer = stack.enter_context(socket.socket(socket.AF_UNIX))
+            peer.connect(str(home.state / "api.sock"))
+            with suppress(BrokenPipeError, ConnectionResetError):
+                peer.sendall(data)
+        assert home.pids() == before
+        assert home.sexton("restart", "a").returncode == 0
+        assert home.sexton("down").returncode == 0
+    assert "Traceback" not in (home.state / "supervisor.log").read_text()
 
 
 def test_down_where_nothing_ever_was(home: Home) -> None:

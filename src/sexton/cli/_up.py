@@ -73,7 +73,8 @@ def done(answer: models.Done) -> None:
     """Print what a command did; ends with 1 where an instance is not well after it."""
     if answer.message:
         print(answer.message)
-    if any(f" is {state}" in line for line in answer.message.splitlines() for state in BAD):
+    failed = tuple(f"{name} is {state}" for name in answer.instances for state in BAD)
+    if any(line.startswith(failed) for line in answer.message.splitlines()):
         sys.exit(1)
 
 

@@ -163,7 +163,7 @@ def _detach(config: Config) -> NoReturn:
     if not text:
         code = process.wait()
         print(f"sexton: the supervisor ended with {code} before all was up; see {path}", file=sys.stderr)
-        sys.exit(code if code > 0 else 128 - code)
+        sys.exit(128 - code if code < 0 else code or 1)
     said = json.loads(text)
     if "error" in said:
         process.wait()

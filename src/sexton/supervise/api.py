@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
@@ -194,6 +195,8 @@ def _guarded(call: Callable[[Request], Awaitable[Response]]) -> Callable[[Reques
     async def guarded(request: Request) -> Response:
         try:
             return await call(request)
+        except ClientDisconnect:
+            return Response(status_code=400)  # nobody reads it
         except TooLarge as error:
             return _problem(413, str(error), close=True)
         except UsageError as error:

@@ -96,8 +96,8 @@ class Client:
 
     def metrics(self) -> str:
         """The metrics in Prometheus text."""
-        with closing(self._connect(self.timeout)) as connection:
-            return self._ask(connection, "GET", "/metrics").read().decode()
+        with closing(self._connect(self.timeout)) as connection, self._ask(connection, "GET", "/metrics") as answer:
+            return answer.read().decode()
 
     # --- doing ---
 
@@ -134,10 +134,10 @@ class Client:
 
         Only at a socket. Raises NotRunning, and SextonError where its process cannot be seen from here.
         """
-        with closing(self._connect(self.timeout)) as connection:
+        if self.socket is None:
+            raise SextonError(f"{self.url}: the supervisor's process cannot be held over TCP")
+        with closing(_Unix(self.socket, self.timeout)) as connection:
             self._open(connection)
-            if not isinstance(connection, _Unix):
-                raise SextonError(f"{self.url}: the supervisor's process cannot be held over TCP")
             pid = connection.peer()
             try:
                 return os.pidfd_open(pid)
@@ -158,17 +158,17 @@ class Client:
         self, method: str, path: str, kind: type[T], body: msgspec.Struct | None = None, *, timeout: float | None = -1
     ) -> T:
         with closing(self._connect(self.timeout if timeout == -1 else timeout)) as connection:
-            answer = self._ask(connection, method, path, body)
             try:
-                return msgspec.json.decode(answer.read(), type=kind)
+                with self._ask(connection, method, path, body) as answer:
+                    return msgspec.json.decode(answer.read(), type=kind)
             except msgspec.MsgspecError as error:
                 raise SextonError(f"{self}: an answer that is not understood: {error}") from None
             except (OSError, HTTPException) as error:
                 raise SextonError(f"{self}: the supervisor went away in the midst of its answer: {error!r}") from None
 
     def _stream(self, path: str, query: Mapping[str, object], kind: type[T]) -> Iterator[T]:
-        with closing(self._connect(None)) as connection:
-            answer = self._ask(connection, "GET", f"{path}?{urlencode({**query, 'follow': 1})}")
+        where = f"{path}?{urlencode({**query, 'follow': 1})}"
+        with closing(self._connect(None)) as connection, self._ask(connection, "GET", where) as answer:
             rest = b""
             while data := _read(answer):
                 *frames, rest = (rest + data).split(b"\n\n")
@@ -191,8 +191,13 @@ class Client:
             connection.connect()
         except (FileNotFoundError, ConnectionRefusedError):
             raise NotRunning(f"no supervisor listens at {self}; `sexton up` starts one") from None
+        except BlockingIOError:
+            raise self._hangs() from None
         except OSError as error:
             raise SextonError(f"{self}: {error.strerror or error}") from None
+
+    def _hangs(self) -> SextonError:
+        return SextonError(f"{self}: no answer within {self.timeout:g} s: the supervisor hangs")
 
     def _ask(
         self, connection: HTTPConnection, method: str, path: str, body: msgspec.Struct | None = None
@@ -208,11 +213,12 @@ class Client:
             connection.request(method, path, data, headers)
             answer = connection.getresponse()
         except TimeoutError:
-            raise SextonError(f"{self}: no answer within {self.timeout:g} s: the supervisor hangs") from None
+            raise self._hangs() from None
         except (OSError, HTTPException) as error:
             raise SextonError(f"{self}: the supervisor went away without an answer: {error}") from None
         if answer.status >= 400:
-            raise self._problem(answer)
+            with answer:
+                raise self._problem(answer)
         return answer
 
     def _problem(self, answer: HTTPResponse) -> SextonError:
@@ -235,8 +241,11 @@ class _Unix(HTTPConnection):
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
+        if self.timeout is not None:  # one that settimeout() has made non-blocking does not wait where many wait
+            patience = struct.pack("ll", int(self.timeout), int(self.timeout % 1 * 1e6))
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, patience)
         self.sock.connect(str(self._path))
+        self.sock.settimeout(self.timeout)
 
     def peer(self) -> int:
         """Its pid, by SO_PEERCRED (see unix(7)): of the process that began to listen."""

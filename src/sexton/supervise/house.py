@@ -268,8 +268,9 @@ class House:
         """The names of its auto ports that it does not listen on, and who does: "other" or "nobody"."""
         pids, ports = instance.pids(), instance.ports
         auto = [name for name, wanted in instance.app.ports.items() if wanted == "auto" and name in ports]
-        found = [(name, listener.who_listens(ports[name], pids).whose) for name in auto]
-        return [(name, whose) for name, whose in found if whose != "ours"]
+        found = [(name, listener.who_listens(ports[name], pids)) for name in auto]
+        # One that cannot be seen may be its own: a program with more rights than we have.
+        return [(name, one.whose) for name, one in found if one.whose == "nobody" or (one.whose == "other" and one.pid)]
 
     def mind_fixed_ports(self) -> None:
         """No instance gets a port of itself that the configuration gives to another by its number."""

@@ -338,7 +338,7 @@ class Instance:
         for task in self._tasks:
             if task is not current:
                 task.cancel()
-        self._tasks = {task for task in self._tasks if task is current}
+        self._tasks.clear()  # the current one, which made this happen, is about to end
 
     # --- ending ---
 

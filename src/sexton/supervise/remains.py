@@ -31,6 +31,9 @@ def end_all(state: Path) -> Iterator[Fate]:
 
     Each has the grace that it was started with. Raises Occupied where a supervisor lives, and OSError.
     """
+    if not Journal(state / LEDGER).open:
+        with lock(state, shared=True):
+            return
     with lock(state):
         journal = Journal(state / LEDGER)
         older = list(reversed(journal.open.values()))

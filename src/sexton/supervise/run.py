@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 
 
 @contextlib.contextmanager
-def lock(state: Path) -> Iterator[None]:
+def lock(state: Path, *, shared: bool = False) -> Iterator[None]:
     """Hold the state directory: there is one supervisor of it at a time. The kernel lets it go when we die.
+
+    shared: only see to it that there is none; others may do so too.
 
     Raises Occupied, and OSError where the directory cannot be written.
     """
@@ -31,12 +33,13 @@ def lock(state: Path) -> Iterator[None]:
     fd = os.open(state / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.pread(fd, 20, 0).decode(errors="replace").strip() or "another one"
             raise Occupied(f"a supervisor runs already: process {holder} holds {state}") from None
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        if not shared:
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
         yield
     finally:
         os.close(fd)
@@ -71,7 +74,8 @@ async def run(
             watch(supervisor)
             with _signals(supervisor, api, hung_up):
                 await _begin(supervisor)
-                up(supervisor)
+                if not supervisor.stopping:
+                    up(supervisor)
                 return await supervisor.wait()
         finally:
             await api.close()

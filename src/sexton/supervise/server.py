@@ -52,7 +52,8 @@ class Server:
         listener = _bound(path)
         self._path, self._made = path, _place(path)
         listener.setblocking(False)
-        self._servers.append(await asyncio.get_running_loop().create_unix_server(self._serve(None), sock=listener))
+        loop = asyncio.get_running_loop()
+        self._servers.append(await loop.create_unix_server(self._serve(None), sock=listener, backlog=CROWD))
 
     async def listen_tcp(self, address: str, token: bytes) -> None:
         """On HOST:PORT, for whoever has the token. Raises OSError."""
@@ -69,31 +70,37 @@ class Server:
         self._states.append(state)
         return lambda: _Protocol(self._config, state, {"token": token})
 
-    def _connections(self) -> list[Any]:
-        return [connection for state in self._states for connection in state.connections]
+    def _connections(self) -> list[_Protocol]:
+        connections: list[Any] = [connection for state in self._states for connection in state.connections]
+        return connections
 
     async def close(self) -> None:
         """Accept nobody any more; what is being answered has a moment to end."""
         for server in self._servers:
             server.close()
         for connection in self._connections():
-            connection.shutdown()
+            connection.take_leave()
         if tasks := {task for state in self._states for task in state.tasks}:
             await asyncio.wait(tasks, timeout=FAREWELL)
         for connection in self._connections():
             connection.transport.abort()
         for task in tasks:
             task.cancel()
+        await asyncio.sleep(0)  # in which the transports close what they have
         if self._path is not None:
             _remove(self._path, self._made)
 
 
 def _bound(path: Path) -> socket.socket:
-    path.unlink(missing_ok=True)
+    """A socket that listens; there is no moment at which somebody else could connect, or finds it deaf."""
+    part = path.with_suffix(".new")
+    part.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-    before = os.umask(0o177)  # from its first moment nobody else can connect
+    before = os.umask(0o177)
     try:
-        listener.bind(str(path))
+        listener.bind(str(part))
+        listener.listen(CROWD)
+        part.replace(path)
     except BaseException:
         listener.close()
         raise
@@ -166,6 +173,13 @@ class _Protocol(H11Protocol):
         super().on_response_complete()
         if self._patience is None and self.conn.trailing_data[0]:
             self._arm()
+
+    def take_leave(self) -> None:
+        """Answer what was asked for, and nothing more; what is still being asked has no answer."""
+        if self._patience is not None:
+            self.transport.abort()
+        else:
+            self.shutdown()
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(400, "this is not HTTP/1.1, or its head is too long")

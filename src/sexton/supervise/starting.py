@@ -26,6 +26,17 @@ if TYPE_CHECKING:
 # What may change while an instance runs: it is looked at when it is needed.
 NEUTRAL = ("instances", "restart", "on_fatal", "stop", "autostart", "idle")
 
+# What somebody told us who supervises us, or passed sockets to us: it is not for the apps.
+OURS = (
+    "NOTIFY_SOCKET",
+    "WATCHDOG_USEC",
+    "WATCHDOG_PID",
+    "LISTEN_FDS",
+    "LISTEN_FDNAMES",
+    "LISTEN_PID",
+    "LISTEN_PIDFDID",
+)
+
 
 @dataclass(slots=True)
 class Plan:
@@ -58,7 +69,8 @@ def plan(instance: Instance) -> Plan:
     }
     if app.listen:
         passing = sockets.passing(house.sockets, app)
-        plan.environment |= passing.environment
+        # For the command alone: what is run beside it, a probe or a stop command, gets no sockets.
+        plan.settings["env"] = plan.environment | passing.environment
         plan.settings |= {"preexec_fn": passing.preexec_fn, "pass_fds": passing.pass_fds}
     if cell := limits.make(f"{house.directory.name}-{instance.name}", app.limits):
         plan.cell = cell
@@ -97,7 +109,8 @@ def _environment(instance: Instance, put: Callable[[str], str]) -> dict[str, str
     found |= {f"PORT_{name.upper().replace('-', '_')}": str(port) for name, port in ports.items()}
     if ports and "PORT" not in app.env:
         found["PORT"] = str(next(iter(ports.values())))
-    found.pop("NOTIFY_SOCKET", None)
+    for name in OURS:
+        found.pop(name, None)
     if instance.notify:
         found |= instance.notify.environment(app.live.watchdog if app.live else None)
     return found

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from sexton.errors import UsageError
-from sexton.spawn import _ledger
 
 NAME = "sexton.toml"
 SOCKET = "api.sock"
@@ -54,6 +53,8 @@ def state(path: Path, *, state: str | None = None, name: str | None = None) -> P
     if name is None:
         place = hashlib.sha256(os.fsencode(path)).hexdigest()[:8]
         name = f"{tidied(path.parent.name)}-{place}"
+    from sexton.spawn import _ledger  # a good part of what `sexton status` takes: only where it is needed
+
     return Path(os.path.abspath(_ledger.state_path() / "up" / name))
 
 
