@@ -32,7 +32,7 @@ static bool is_elf(const char *path)
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
 		return false;
-	bool elf = read(fd, magic, sizeof magic) == sizeof magic && memcmp(magic, ELFMAG, SELFMAG) == 0;
+	bool elf = read(fd, magic, sizeof magic) == sizeof magic && strncmp(magic, ELFMAG, SELFMAG) == 0;
 	close(fd);
 	return elf;
 }
@@ -52,11 +52,30 @@ static void try_exec(const char *path, char **envp)
 			cfg.command[0] = name;
 		}
 		errno = ENOEXEC;
-	} else if (errno == ENOENT && CALL(SYS_faccessat, AT_FDCWD, path, F_OK, 0) == 0) {
-		failure.found = true; /* then it is its interpreter that is missing */
-		errno = ENOENT;
 	}
 	failure.err = errno;
+}
+
+/* The file is there, and yet it was not found: then it is its interpreter that is missing. */
+static void look_for(const char *path)
+{
+	failure.found |= failure.err == ENOENT && CALL(SYS_faccessat, AT_FDCWD, path, F_OK, 0) == 0;
+}
+
+/* The next place in PATH; dirs goes on, NULL after the last. */
+static const char *next_place(const char **dirs, const char *name, char path[PATH_SIZE])
+{
+	const char *end = strchrnul(*dirs, ':');
+	size_t len = (size_t)(end - *dirs);
+	bool fits = len + strlen(name) + 2 <= PATH_SIZE;
+	if (fits) {
+		memcpy(path, *dirs, len);
+		if (len)
+			path[len++] = '/';
+		strcpy(path + len, name);
+	}
+	*dirs = *end ? end + 1 : NULL;
+	return fits ? path : "";
 }
 
 static void exec_command(char **envp)
@@ -66,28 +85,22 @@ static void exec_command(char **envp)
 	bool denied = false;
 	if (cfg.exec || strchr(name, '/') || !*name) {
 		try_exec(cfg.exec ? cfg.exec : name, envp);
+		look_for(cfg.exec ? cfg.exec : name);
 		return;
 	}
 	for (char **env = envp; *env; env++)
 		if (strncmp(*env, "PATH=", 5) == 0)
 			dirs = *env + 5;
-	failure.err = ENOENT;
-	for (const char *end; dirs; dirs = *end ? end + 1 : NULL) {
-		end = strchrnul(dirs, ':');
-		size_t len = (size_t)(end - dirs);
-		if (len + strlen(name) + 2 > sizeof path)
-			continue;
-		memcpy(path, dirs, len);
-		if (len)
-			path[len++] = '/';
-		strcpy(path + len, name);
-		try_exec(path, envp);
+	for (const char *at = dirs; at;) {
+		try_exec(next_place(&at, name, path), envp);
 		if (failure.err == EACCES)
 			denied = true;
-		else if (failure.found || (failure.err != ENOENT && failure.err != ENOTDIR))
+		else if (failure.err != ENOENT && failure.err != ENOTDIR)
 			return;
 	}
 	failure.err = denied ? EACCES : ENOENT;
+	for (const char *at = dirs; at;)
+		look_for(next_place(&at, name, path));
 }
 
 static void fail(const char *step)
@@ -126,8 +139,10 @@ void listen_pid(char **envp)
 
 static _Noreturn void child(char **envp, uint64_t mask, const struct disposition *chld)
 {
+	st.containing = true; /* of this memory, the parent sees it too */
 	if (!contain_join())
 		fail("move into its cgroup");
+	st.containing = false;
 	own_group();
 	if (cfg.user.set && !user_become(&cfg.user))
 		fail("change the user of");
@@ -166,7 +181,7 @@ static int explain(void)
 {
 	char text[256];
 	describe(text, sizeof text);
-	event_failed(failure.err, failure.step ? "setup" : "exec", text);
+	event_failed(failure.err, st.containing ? "contain" : failure.step ? "setup" : "exec", text);
 	if (cfg.voice.exec_failed && !failure.step)
 		cfg.voice.exec_failed(cfg.command[0], failure.err);
 	else
@@ -176,22 +191,14 @@ static int explain(void)
 	return cfg.exec_status[failure.err == ENOENT ? 0 : failure.err == EACCES ? 1 : 2];
 }
 
-/* In place where there is a HOME, else with one more; more has room for that. */
-static char **with_home(char **envp, char **more)
+/* In place of the one of that name ("NAME="), or at the end, where there must be room. */
+static void put_variable(char **envp, const char *name, char *text)
 {
-	static char home[sizeof cfg.user.home + 5];
-	size_t n = 0;
-	format(home, sizeof home, "HOME=%s", cfg.user.home);
-	for (; envp[n]; n++) {
-		more[n] = envp[n];
-		if (strncmp(envp[n], "HOME=", 5) == 0) {
-			envp[n] = home;
-			return envp;
-		}
-	}
-	more[n] = home;
-	more[n + 1] = NULL;
-	return more;
+	while (*envp && strncmp(*envp, name, strlen(name)) != 0)
+		envp++;
+	if (!*envp)
+		envp[1] = NULL;
+	*envp = text;
 }
 
 static pid_t make_child(char **envp, uint64_t mask, const struct disposition *chld)
@@ -207,8 +214,19 @@ int command_start(char **envp, uint64_t mask, const struct disposition *chld)
 	size_t n = 0;
 	while (envp[n])
 		n++;
-	char *more[n + 2];
-	pid_t pid = make_child(cfg.user.set ? with_home(envp, more) : envp, mask, chld);
+	char *more[n + 3];
+	memcpy(more, envp, (n + 1) * sizeof *more);
+	if (cfg.user.set) {
+		static char home[sizeof cfg.user.home + 5];
+		format(home, sizeof home, "HOME=%s", cfg.user.home);
+		put_variable(more, "HOME=", home);
+	}
+	if (cfg.mark) {
+		static char tree[MARK_MAX + 13];
+		format(tree, sizeof tree, "SEXTON_TREE=%s", cfg.mark);
+		put_variable(more, "SEXTON_TREE=", tree);
+	}
+	pid_t pid = make_child(more, mask, chld);
 	if (pid < 0) {
 		say(FATAL, "cannot start %s: no process can be made: %e", cfg.command[0], errno);
 		return EXIT_USAGE;

@@ -132,7 +132,8 @@ static char *find_line(const char *path, char *buf, size_t size, const char *con
 			}
 			buf[used] = 0;
 			used = 0;
-			found = strstr(buf, contains) != NULL;
+			for (const char *at = buf; *at && !found; at++)
+				found = strncmp(at, contains, strlen(contains)) == 0;
 		}
 	if (fd >= 0)
 		close(fd);

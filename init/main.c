@@ -40,10 +40,12 @@ static int configure(int argc, char **argv, char **envp)
 		if (strcmp(name, personalities[i].name) == 0) {
 			drop_in = true;
 			int done = personalities[i].arguments(argc, argv);
-			return done >= 0 ? done : config_environment(envp) ? -1 : EXIT_USAGE;
+			return done >= 0 ? done : config_environment(envp, true) ? -1 : EXIT_USAGE;
 		}
 	cfg.in_child = listen_pid;
-	if (!config_environment(envp))
+	/* Who marks the tree says all on the command line; in the environment are the options of one further up. */
+	bool marked = argc > 1 && strcmp(argv[1], "--mark") == 0;
+	if (!config_environment(envp, !marked))
 		return EXIT_USAGE;
 	int done = config_arguments(argc, argv);
 	if (done >= 0)
@@ -140,20 +142,13 @@ static bool keeps_what_is_written(int fd)
 	return CALL(SYS_fstat, fd, &about) == 0 && S_ISFIFO(about.st_mode) && (CALL(SYS_fcntl, fd, F_GETFL) & O_ACCMODE) == O_RDWR;
 }
 
-/*
- * The pipes are COMMAND's now. Our messages go to stderr, or to the owner, if there is one: then stderr is COMMAND's
- * alone too, but its number must not go to something else.
- */
+/* The pipes are COMMAND's now. Our messages go to stderr, or to the owner, if there is one: then stderr is COMMAND's too. */
 static void leave_stdio(void)
 {
-	for (int fd = 0; fd <= 1; fd++)
+	st.no_stderr = owner_connected();
+	for (int fd = 0; fd <= (st.no_stderr ? 2 : 1); fd++)
 		if (fd != cfg.events && !keeps_what_is_written(fd))
 			close(fd);
-	int null = owner_connected() && cfg.events != 2 && !keeps_what_is_written(2) ? above_stdio(open("/dev/null", O_WRONLY | O_CLOEXEC)) : -1;
-	if (null >= 0) {
-		CALL(SYS_dup3, null, 2, O_CLOEXEC);
-		close(null);
-	}
 }
 
 /* Whoever died before we were executed sent its SIGCHLD to the program before us. */
@@ -182,11 +177,12 @@ static int start(int argc, char **argv, char **envp)
 	CALL(SYS_rt_sigaction, SIGCHLD, &standard, &inherited, sizeof mask);
 	if (!watch_parent(parent))
 		return EXIT_USAGE;
+	st.containing = true;
 	done = contain_start();
 	if (done >= 0)
 		return done;
-	struct proc_stat own;
-	st.proc = proc_own(&own);
+	st.containing = false;
+	st.proc = proc_is_ours();
 	if (!owner_start())
 		return EXIT_USAGE;
 	/* Whoever is asked for more than COMMAND must be the parent of what comes of it. */
@@ -197,7 +193,7 @@ static int start(int argc, char **argv, char **envp)
 		cfg.prepare();
 	expect_the_dead();
 	if (!cfg.pause) {
-		tty_start(!st.proc || own.tty);
+		tty_start();
 		done = command_start(envp, mask, &inherited);
 		if (done >= 0)
 			return drop_in ? remap(done) : done;
@@ -205,7 +201,7 @@ static int start(int argc, char **argv, char **envp)
 			st.timeout_at = now_ns() + cfg.timeout;
 		if (cfg.voice.started)
 			cfg.voice.started(st.command);
-		event_started(st.command, *cfg.command);
+		event_started(st.command);
 	}
 	if (!drop_in)
 		leave_stdio();
@@ -220,11 +216,12 @@ IDLE int main(int argc, char **argv, char **envp)
 {
 	int done = start(argc, argv, envp);
 	if (done < 0) {
-		rest(getauxval(AT_PAGESZ));
+		if (!cfg.late)
+			rest(getauxval(AT_PAGESZ)); /* whose owner waits for the end is mostly short */
 		loop();
 		done = exit_status();
 	}
-	owner_end();
 	contain_end();
+	owner_end();
 	return done;
 }

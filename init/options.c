@@ -270,6 +270,21 @@ static const char *set_exec(const char *value)
 	return strchr(value, '/') ? NULL : "a path with a slash in it";
 }
 
+static const char *set_mark(const char *value)
+{
+	cfg.mark = value;
+	return *value && strlen(value) <= MARK_MAX ? NULL : "of 1 to 64 bytes";
+}
+
+static const char *set_late(const char *value)
+{
+	unsigned on;
+	const char *expected = boolean(value, &on);
+	if (!expected)
+		cfg.late = on;
+	return expected;
+}
+
 static const char *set_same_group(const char *value)
 {
 	unsigned on;
@@ -302,7 +317,9 @@ static const struct option {
 	{ "--on-owner-lost", "SEXTON_ON_OWNER_LOST", set_on_owner_lost, false },
 	{ "--contain", "SEXTON_CONTAIN", set_contain, false },
 	{ "--exec", "SEXTON_EXEC", set_exec, false },
+	{ "--mark", "SEXTON_TREE", set_mark, false },
 	{ "--same-group", "SEXTON_SAME_GROUP", set_same_group, true },
+	{ "--late", "SEXTON_LATE", set_late, true },
 	{ "--verbose", "SEXTON_VERBOSE", set_verbose, true },
 	{ "--quiet", "SEXTON_QUIET", set_quiet, true },
 	{ "--pause", "SEXTON_PAUSE", set_pause, true },
@@ -337,8 +354,11 @@ static bool set(const char *what, const struct option *option, const char *value
 	return false;
 }
 
-/* They are for this sexton-init alone: COMMAND's environment is without them, so that a guard further down starts clean. */
-bool config_environment(char **envp)
+/*
+ * They are for this sexton-init alone: COMMAND's environment is without them, so that a guard further down starts clean.
+ * obey: false where they are another one's, and only to be taken away.
+ */
+bool config_environment(char **envp, bool obey)
 {
 	bool good = true;
 	char **keep = envp;
@@ -352,7 +372,7 @@ bool config_environment(char **envp)
 		}
 		if (option == end)
 			*keep++ = *env;
-		else
+		else if (obey)
 			good &= set(option->variable, option, *env + len + 1);
 	}
 	*keep = NULL;

@@ -23,6 +23,7 @@
 static int owner = -1, listener = -1;
 static char out[16384], in[LINE_MAX_];
 static size_t out_len, in_len;
+static bool urgent;   /* what is in out cannot wait (--late) */
 static bool skipping; /* the rest of a line that was too long */
 static bool held;     /* the lease rests while this owner is there, and the exit status waits for its dismissal */
 static int lost;
@@ -57,6 +58,7 @@ static void flush(void)
 	if (n > 0) {
 		out_len -= (size_t)n;
 		memmove(out, out + n, out_len);
+		urgent &= out_len != 0;
 	} else if (n < 0 && errno != EAGAIN && errno != EINTR) {
 		owner_lost();
 	}
@@ -80,6 +82,7 @@ void owner_line(const char *line, size_t len, bool keep)
 		return;
 	if (lost && queue(text, (size_t)format(text, sizeof text, "{\"event\":\"lost\",\"count\":%d}\n", lost), sizeof out - RESERVE))
 		lost = 0;
+	urgent |= keep && (!st.command || st.phase != RUNNING);
 	if (!queue(line, len, keep ? sizeof out : sizeof out - RESERVE))
 		lost++;
 }
@@ -103,6 +106,7 @@ static void introduce(const char *event, const char *more)
 
 static void answer(const char *command, const char *wrong)
 {
+	urgent = true;
 	if (wrong)
 		event_to_owner("error", ",\"command\":%j,\"why\":%j", command, wrong);
 	else
@@ -169,6 +173,7 @@ static void do_status(void)
 	if (st.lease_at != NEVER)
 		format(lease, sizeof lease, "%l", (st.lease_at > now ? st.lease_at - now : 0) / NS_PER_S);
 	format(more, sizeof more, ",\"left\":%d,\"lease\":%s", st.proc ? tree_names(&names) : -1, lease);
+	urgent = true;
 	introduce("status", more);
 }
 
@@ -200,7 +205,8 @@ static void obey(char *line)
 	} else {
 		wrong = "expected one of: signal, stop, kill, renew, status";
 	}
-	word[0][strnlen(word[0], 32)] = 0; /* nobody needs more of it back */
+	if (strlen(word[0]) > 32)
+		word[0][32] = 0; /* nobody needs more of it back */
 	answer(word[0], wrong);
 }
 
@@ -258,7 +264,7 @@ void owner_last_word(const char *text)
 	int fd = cfg.owner_fd;
 	cfg.owner_fd = -1;
 	owner = fd;
-	event_to_owner("failed", ",\"errno\":0,\"step\":\"options\",\"text\":%j", text);
+	event_to_owner("failed", ",\"errno\":0,\"step\":%j,\"text\":%j", st.containing ? "contain" : "options", text);
 }
 
 static void accept_owner(void)
@@ -272,6 +278,7 @@ static void accept_owner(void)
 	bool ours = same_user(fd, &peer);
 	if (ours && owner < 0) {
 		take_owner(fd);
+		urgent = true;
 		return;
 	}
 	send(fd, ours ? taken : stranger, (ours ? sizeof taken : sizeof stranger) - 1, MSG_DONTWAIT | MSG_NOSIGNAL);
@@ -283,7 +290,7 @@ static void accept_owner(void)
 /* Once a turn, before it sleeps: each send wakes the owner. */
 IDLE void owner_flush(void)
 {
-	if (out_len)
+	if (out_len && (!cfg.late || urgent || out_len > sizeof out / 2))
 		flush();
 }
 
@@ -291,7 +298,7 @@ IDLE int owner_poll(struct pollfd fds[2])
 {
 	int n = 0;
 	if (owner >= 0)
-		fds[n++] = (struct pollfd){ .fd = owner, .events = (short)(out_len ? POLLIN | POLLOUT : POLLIN) };
+		fds[n++] = (struct pollfd){ .fd = owner, .events = (short)(out_len && (!cfg.late || urgent) ? POLLIN | POLLOUT : POLLIN) };
 	if (listener >= 0)
 		fds[n++] = (struct pollfd){ .fd = listener, .events = POLLIN };
 	return n;
@@ -327,6 +334,8 @@ void owner_end(void)
 		if (owner >= 0 && out_len)
 			poll(&writable, 1, (int)(LAST_WORDS / 1000000));
 	}
+	if (owner >= 0)
+		shutdown(owner, SHUT_WR); /* it may go on while we are taken apart */
 	if (listener >= 0)
 		unlink(cfg.listen);
 }
@@ -374,6 +383,7 @@ bool owner_start(void)
 		st.lease_at = now_ns() + cfg.lease;
 	if (cfg.owner_fd >= 0)
 		take_owner(cfg.owner_fd);
+	urgent = false; /* greetings can wait */
 	return true;
 }
 

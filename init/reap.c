@@ -46,10 +46,13 @@ static pid_t look(char *comm, size_t size)
 	siginfo_t info = { 0 };
 	if (waitid(P_ALL, 0, &info, WEXITED | WSTOPPED | WNOHANG | WNOWAIT | __WALL) != 0 || !info.si_pid)
 		return -1;
-	if (info.si_code != CLD_STOPPED) {
+	if (info.si_code == CLD_STOPPED)
+		return info.si_pid;
+	if (info.si_pid == st.command) {
+		command_name(comm, size); /* a look into /proc takes longer than all else here */
+		last_word_to_group();
+	} else {
 		proc_comm(info.si_pid, comm, size);
-		if (info.si_pid == st.command)
-			last_word_to_group();
 	}
 	return info.si_pid;
 }

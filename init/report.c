@@ -185,7 +185,7 @@ static const char *level_name(int level)
 
 void say(int level, const char *fmt, ...)
 {
-	if (level > cfg.verbose && level > FATAL)
+	if ((level > cfg.verbose && level > FATAL) || (st.no_stderr && !owner_connected()))
 		return;
 	char line[1536];
 	struct text text = { line, line + sizeof line - 2 };
@@ -304,11 +304,16 @@ static const char *how(int status, char *out, size_t size)
 }
 
 /* The name that the kernel gives it; /proc has still our own while the exec is under way. */
-void event_started(pid_t pid, const char *path)
+void command_name(char *comm, size_t size)
+{
+	const char *path = cfg.exec ? cfg.exec : *cfg.command, *slash = strrchr(path, '/');
+	format(comm, size < 16 ? size : 16, "%s", slash ? slash + 1 : path);
+}
+
+void event_started(pid_t pid)
 {
 	char comm[16];
-	const char *slash = strrchr(path, '/');
-	format(comm, sizeof comm, "%s", slash ? slash + 1 : path);
+	command_name(comm, sizeof comm);
 	event(true, "started", ",\"pid\":%d,\"comm\":%j", pid, comm);
 }
 

@@ -35,6 +35,7 @@
 #define NS_PER_S INT64_C(1000000000)
 #define QUIET (-1)
 #define FATAL (-2) /* a message that --quiet does not silence: why we do not start */
+#define MARK_MAX 64 /* bytes of a tree's name */
 #define NEVER INT64_MAX /* a deadline that does not come */
 
 enum scope { SCOPE_CHILD, SCOPE_GROUP, SCOPE_TREE };
@@ -97,7 +98,9 @@ struct config {
 	int64_t lease;          /* nanoseconds, NEVER = none */
 	enum on_owner_lost on_owner_lost;
 	enum contain contain;
+	const char *mark;       /* the tree's name in COMMAND's environment, or NULL */
 	const char *exec;       /* the file to execute, or NULL: COMMAND's first word, searched for */
+	bool late;              /* the owner is told when it must be, not at once */
 	bool terminal_reaches_both; /* what the terminal sends, COMMAND has too: not forwarded (--same-group) */
 	bool subreaper;         /* become one where we are not PID 1 */
 	/* what only the drop-in personalities want */
@@ -137,6 +140,8 @@ struct state {
 	bool command_ended;     /* just now: not yet acted on */
 	uint64_t watched;       /* the signals that are blocked and waited for */
 	bool timed_out, stop_asked, drained, terminal;
+	bool containing;        /* what fails now is containment */
+	bool no_stderr;         /* it is COMMAND's alone: messages are for the owner or for nobody */
 	bool owner_gone;        /* just now: not yet acted on */
 	int urgent;             /* INT and TERM received */
 	struct rusage rusage;   /* COMMAND's, with what it waited for */
@@ -152,7 +157,7 @@ extern struct state st;
 
 /* options.c */
 void config_defaults(void);
-bool config_environment(char **envp);   /* false: said why, exit 125; takes the SEXTON_ variables out of envp */
+bool config_environment(char **envp, bool obey); /* false: said why, exit 125; takes the SEXTON_ variables out of envp */
 int config_arguments(int argc, char **argv); /* -1: go on; else the exit status */
 bool parse_seconds(const char *text, int64_t *ns);
 bool parse_number(const char *text, unsigned max, unsigned *out);
@@ -211,7 +216,7 @@ struct proc_stat {
 	uint64_t start;         /* clock ticks since boot */
 	char comm[64];
 };
-bool proc_own(struct proc_stat *out);      /* ourselves; false: /proc is not mounted, or not that of our PID namespace */
+bool proc_is_ours(void);                   /* false: /proc is not mounted, or not that of our PID namespace */
 bool proc_stat(pid_t pid, struct proc_stat *out);
 bool proc_parse_stat(const char *text, size_t len, struct proc_stat *out);
 void proc_comm(pid_t pid, char *comm, size_t size); /* "?" when it cannot be read */
@@ -252,7 +257,7 @@ int tree_names(struct names *names);        /* who is alive; returns how many */
 int tree_strangers(pid_t *pids, int max);   /* who is alive and no child of ours */
 
 /* tty.c */
-void tty_start(bool any);   /* before COMMAND: have we the foreground? any: there may be a controlling terminal */
+void tty_start(void);       /* before COMMAND: have we the foreground? */
 void tty_give(pid_t group); /* to COMMAND; in the child too */
 void tty_take(void);        /* back, when COMMAND has ended */
 void tty_command_stopped(int sig);
@@ -266,7 +271,8 @@ void say(int level, const char *fmt, ...);    /* to stderr, with the name before
 ssize_t put(int fd, const char *text, size_t len); /* one write that does not block; -1: errno */
 int format(char *out, size_t size, const char *fmt, ...);
 int vformat(char *out, size_t size, const char *fmt, va_list args);
-void event_started(pid_t pid, const char *path);
+void command_name(char *comm, size_t size);   /* as the kernel calls it when it starts */
+void event_started(pid_t pid);
 void event_signalled(int sig, pid_t pid, enum scope scope);
 void event_reaped(pid_t pid, const char *comm, int status, bool adopted);
 void event_stopping(const char *why, int left);

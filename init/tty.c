@@ -47,11 +47,9 @@ static bool reads_as_foreground(void)
 	return !background;
 }
 
-void tty_start(bool any)
+void tty_start(void)
 {
 	pid_t group = -1;
-	if (!any)
-		return;
 	for (int fd = 0; fd <= 2 && tty < 0; fd++)
 		if ((group = tty_group(fd)) >= 0)
 			tty = fd;

@@ -41,7 +41,8 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from sexton import spawn
 
-    return getattr(spawn, name)
+    found = globals()[name] = getattr(spawn, name)
+    return found
 
 
 def __dir__() -> list[str]:

@@ -1,14 +1,16 @@
 """What a guard reports, as frozen dataclasses: one class for each event line of sexton-init.
 
-`parse` gives the object of a line. `time` is in unix seconds; pids are as the guard sees them (with contain="pidns",
-those of the namespace); a signal is its name without SIG ("TERM"). The lines are described in sexton-init(1), EVENTS.
+`read` gives what lines say, `event` the object of one. `time` is in unix seconds; pids are as the guard
+sees them (with contain="pidns", those of the namespace); a signal is its name without SIG ("TERM"). The lines are
+described in sexton-init(1), EVENTS.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +54,9 @@ class Started(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failed(Event):
-    """The command was not started: `errno` and `text` say why; `step` is "exec" or what came before it."""
+    """The command was not started: `errno` and `text` say why; `step` is what failed:
+    "options", "contain", "setup" or "exec".
+    """
 
     name: ClassVar[str] = "failed"
     errno: int = 0
@@ -178,14 +182,40 @@ _CLASSES: dict[str, tuple[type[Event], frozenset[str]]] = {
 }
 
 
-def parse(line: bytes) -> Event:
-    """The event of one line. One that is no event, or an unknown one, is an Other: a newer guard may say more."""
+Line = dict[str, Any]
+"""An event as it was sent; "event" is its name."""
+
+
+def read(lines: list[bytes]) -> list[Line]:
+    """What the lines say. One that is no event has "" for its name, and itself as "line"."""
     try:
-        found: dict[str, Any] = json.loads(line)
-        cls, known = _CLASSES[found.pop("event")]
-        values = {key: value for key, value in found.items() if key in known}
+        found = json.loads(f"[{b','.join(lines).decode()}]")  # at once: each call costs more than its line
+    except ValueError:
+        found = []
+    if len(found) == len(lines) and all(map(_is_event, found)):
+        return cast("list[Line]", found)
+    return [_read_one(line) for line in lines]
+
+
+def _is_event(found: Any) -> bool:
+    return isinstance(found, dict) and isinstance(found.get("event"), str)
+
+
+def _read_one(line: bytes) -> Line:
+    with contextlib.suppress(ValueError):
+        found = json.loads(line)
+        if _is_event(found):
+            return cast("Line", found)
+    return {"event": "", "line": line.decode(errors="replace")}
+
+
+def event(line: Line) -> Event:
+    """A line as an object. One that is no event, or an unknown one, is an Other: a newer guard may say more."""
+    try:
+        cls, known = _CLASSES[line["event"]]
+        values = {key: value for key, value in line.items() if key in known}
         if "rusage" in values:
             values["rusage"] = Usage(**values["rusage"])
         return cls(**values)
-    except (ValueError, TypeError, KeyError, AttributeError):
-        return Other(line=line.decode(errors="replace"))
+    except (TypeError, KeyError):
+        return Other(line=line.get("line") or json.dumps(line))

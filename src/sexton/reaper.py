@@ -40,6 +40,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
+from sexton import proc
 from sexton._linux import set_child_subreaper
 from sexton.errors import SextonError, UsageError
 from sexton.spawn import _processes
@@ -292,16 +293,8 @@ def _list() -> list[int]:
 
 def _token(pid: int) -> int | None:
     """The token that a process carries, a zombie too."""
-    try:
-        with open(f"/proc/{pid}/limits", "rb") as file:
-            lines = file.read().splitlines()
-    except _processes.GONE:
-        return None
-    for line in lines:
-        if line.startswith(b"Max file locks"):
-            word = line.split()[3]
-            return int(word) if word.isdigit() else None
-    return None
+    limits = proc.limits(pid)
+    return None if isinstance(limits, proc.Missing) else limits.get("Max file locks", (None, None))[0]
 
 
 def _forked() -> None:

@@ -58,7 +58,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	}
 	memset(&cfg, 0, sizeof cfg);
 	config_defaults();
-	bool good = config_environment(envp);
+	bool good = config_environment(envp, true);
 	int done = parse(data[0], argc, argv);
 	require(done >= -1 && done <= 255);
 	if (good && done == -1) {

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from sexton.spawn import _rescue
-from sexton.spawn._processes import marked
+from sexton.spawn._processes import cmdline, marked
 from tests.spawn.troop import Troop
 from tests.support import monsters
 from tests.support.processes import Handle
@@ -39,9 +39,9 @@ def nobody_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     name, value = "SEXTON_TEST", uuid.uuid4().hex
     monkeypatch.setenv(name, value)
     yield
-    mark = f"{name}={value}".encode()
+    mark = f"{name}={value}"
     for process in marked(mark):
-        if process.name == "sexton-init":  # an owner was killed: its guard has still to end
+        if cmdline(process.pid)[:1] == ("sexton-init",):  # an owner was killed: its guard has still to end
             with contextlib.suppress(ProcessLookupError):
                 handle = Handle(process.pid)
                 handle.wait_dead()

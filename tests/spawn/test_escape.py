@@ -36,7 +36,7 @@ def psutil_recipe(process: subprocess.Popen[bytes]) -> None:
 
 def environment_marker(_process: subprocess.Popen[bytes]) -> None:
     """As Jenkins' and GitHub's runners: everybody whose environment has the build's mark."""
-    mark = f"SEXTON_TEST={os.environ['SEXTON_TEST']}".encode()
+    mark = f"SEXTON_TEST={os.environ['SEXTON_TEST']}"
     for each in _processes.marked(mark):
         os.kill(each.pid, signal.SIGKILL)
 

@@ -20,7 +20,8 @@ DEADLINE = 30
 # An owner that starts a held tree whose command reads its input, says where the guard listens, and dies by SIGKILL.
 OWNER = """
 import os, signal, sys, sexton
-tree = sexton.Tree(["sh", "-c", "read word; exit 7"], stdin=0, stdout=-3, listen=sys.argv[1], lease=25, on_owner_lost="lease")
+lease = {"lease": 25, "on_owner_lost": "lease"}
+tree = sexton.Tree(["sh", "-c", "read word; exit 7"], stdin=0, stdout=-3, listen=sys.argv[1], **lease)
 tree.hold()
 print(tree.mark, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
@@ -101,7 +102,8 @@ def test_what_was_written_into_a_fifo_waits_while_the_guard_does(tmp_path: Path,
     os.mkfifo(tmp_path / "out")
     fifo = os.open(tmp_path / "out", os.O_RDWR | os.O_CLOEXEC)
     tree = sexton.Tree(
-        ["sh", "-c", "echo out; echo err >&2"],
+        ["sh", "-c", "read word; echo out; echo err >&2"],
+        stdin=sexton.PIPE,
         stdout=fifo,
         stderr=fifo,
         listen=socket,
@@ -110,6 +112,8 @@ def test_what_was_written_into_a_fifo_waits_while_the_guard_does(tmp_path: Path,
     )
     os.close(fifo)
     tree.hold()
+    assert tree.stdin
+    tree.stdin.close()
     until_empty(tree)
     assert tree.poll() is None
     late = os.open(tmp_path / "out", os.O_RDONLY | os.O_NONBLOCK)

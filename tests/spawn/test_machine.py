@@ -83,7 +83,7 @@ class Trees(RuleBasedStateMachine):
         if members:
             with contextlib.suppress(ProcessLookupError):
                 handle = Handle(members[which % len(members)].pid)
-                mark = f"SEXTON_TREE={self.trees[-1][0].mark}".encode()
+                mark = _processes.mark_of(self.trees[-1][0].mark)
                 if _processes.carries(handle.pid, mark):
                     handle.kill()
                 handle.close()

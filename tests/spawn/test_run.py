@@ -150,3 +150,12 @@ except KeyboardInterrupt:
         program.send_signal(signal.SIGINT)
         assert program.wait(DEADLINE) == 7
     assert {note.signal for note in troop.end() if note.word == "got"} == {signal.SIGINT, signal.SIGTERM}
+
+
+def test_the_receipt_of_a_thousand_orphans_is_whole() -> None:
+    """As many as would not fit into the socket: they are read while the command runs."""
+    done = sexton.run(["sh", "-c", "for n in $(seq 1000); do (true &); done; exit 3"])
+    assert done.returncode == 3
+    assert done.receipt
+    assert done.receipt.lines_lost == 0
+    assert sum(entry.adopted for entry in done.receipt.entries) == 1000

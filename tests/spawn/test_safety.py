@@ -50,7 +50,9 @@ def test_many_threads_wait_for_one_tree(troop: Troop) -> None:
 
 
 def test_a_program_that_reaps_everybody_takes_no_status() -> None:
-    with sexton.Tree(["sh", "-c", "exit 6"]) as tree:
+    with sexton.Tree(["sh", "-c", "read word; exit 6"], stdin=sexton.PIPE) as tree:
+        assert tree.stdin
+        tree.stdin.close()
         assert os.waitpid(-1, 0)[0] == tree.guard
         assert tree.wait(DEADLINE) == 6
 

@@ -19,7 +19,6 @@ from sexton.spawn._start import LADDER
 from tests.spawn.troop import Troop
 from tests.support.lines import DEADLINE
 from tests.support.monsters import await_notes, double_forked, orphan, setsid_daemon, stopped, stubborn
-from tests.support.processes import Handle
 
 TERM, KILL = "SIGTERM", "SIGKILL"
 
@@ -32,7 +31,7 @@ def test_a_stop_takes_all_that_came_of_the_command(troop: Troop) -> None:
     troop.end()
     assert receipt.empty
     assert born <= {entry.pid for entry in receipt.entries}
-    assert [entry.signals for entry in receipt.killed if entry.pid in born] == [[TERM, KILL]]
+    assert [TERM, KILL] in [entry.signals for entry in receipt.killed if entry.pid in born]  # the stubborn one
     assert all(entry.signals[0] == TERM for entry in receipt.entries if entry.pid in born)
 
 
@@ -235,45 +234,6 @@ def test_limits() -> None:
     words = ["sh", "-c", "ulimit -S -n; ulimit -H -n; ulimit -c"]
     limits: dict[str, int | tuple[int, int]] = {"nofile": (256, 512), "core": 0}
     assert sexton.run(words, rlimits=limits, capture_output=True).stdout == b"256\n512\n0\n"
-
-
-@pytest.mark.parametrize("contain", ["subreaper", "pidns"])
-def test_containment_is_stated(troop: Troop, contain: Any) -> None:
-    with sexton.Tree(troop.words(double_forked(), "polite"), **troop.handed, contain=contain) as tree:
-        troop.ready(2)
-        assert tree.contain == tree.receipt.contain == contain
-        assert len(tree.processes()) == 2
-        status = tree.status()
-        assert status
-        assert status.contain == contain
-    assert troop.end()
-
-
-def test_the_kernel_holds_a_pid_namespace_without_its_guard(troop: Troop) -> None:
-    with sexton.Tree(troop.words(double_forked("stubborn"), "polite"), **troop.handed, contain="pidns") as tree:
-        troop.ready(2)
-        Handle(tree.guard).kill()
-        troop.end()
-        assert tree.wait(DEADLINE) == -9
-
-
-def test_containment_that_cannot_be_had_is_an_error() -> None:
-    """In a mount namespace without cgroups there are none: an error, or what `require` allows."""
-    code = """
-import sexton
-try:
-    sexton.Tree(["true"], contain="cgroup", stderr=sexton.DEVNULL)
-except sexton.errors.ContainmentError as error:
-    print(error.exit_code, "cgroup" in str(error))
-with sexton.Tree(["sleep", "100"], contain="cgroup", require="subreaper", stderr=sexton.DEVNULL) as tree:
-    print(tree.contain)
-"""
-    hide = (
-        'for place in $(grep -o " /sys/fs/cgroup[^ ]*" /proc/mounts | sort -r); do umount -l "$place"; done; exec "$@"'
-    )
-    words = ["unshare", "--mount", *(["--map-root-user"] if os.geteuid() else []), "sh", "-c", hide, "sh"]
-    done = sexton.run([*words, sys.executable, "-c", "import sexton.errors\n" + code], capture_output=True, text=True)
-    assert done.stdout.split() == ["125", "True", "pidns"], done
 
 
 def test_bad_settings_are_named() -> None:

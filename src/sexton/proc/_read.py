@@ -180,10 +180,10 @@ def children_pids(pid: int, root: str = PROC) -> tuple[int, ...] | Missing:
     found: list[int] = []
     for tid in tids:
         value = _value(pid, f"task/{tid}/children", root, _parse.pid_list)
-        if value is Missing.GONE:
-            continue
         if isinstance(value, Missing):
-            return value
+            if os.path.isdir(f"{root}/{pid}/task/{tid}"):
+                return value
+            continue  # that thread has ended
         found += value
     return tuple(found)
 

@@ -3,7 +3,7 @@
 from subprocess import DEVNULL, PIPE, STDOUT
 
 from sexton.spawn._errors import CalledProcessError, CompletedProcess, TimeoutExpired
-from sexton.spawn._owner import Owner
+from sexton.spawn._owner import Owner, Swept
 from sexton.spawn._processes import Holder, Process
 from sexton.spawn._receipt import Entry, Receipt
 from sexton.spawn._run import check_call, check_output, run
@@ -23,6 +23,7 @@ __all__ = [
     "Process",
     "Receipt",
     "Settings",
+    "Swept",
     "TimeoutExpired",
     "Tree",
     "check_call",

@@ -46,10 +46,13 @@ class Exchange:
 
     def until_over(self, timeout: float | None) -> bool:
         """Go on until the tree is over, or for so many seconds; whether it is over."""
+        if timeout is None and not self._open and not self._rest:
+            self._tree.wait()  # there is nobody else to listen to
+            return True
         until = None if timeout is None else time.monotonic() + timeout
         with self._tree.watched() as guard:
             if guard is not None:
-                self._poll.register(guard, select.POLLRDHUP)  # its end; what it says before can wait, and wakes nobody
+                self._poll.register(guard, select.POLLIN)
             try:
                 while not self._tree.over:
                     left = None if until is None else until - time.monotonic()

@@ -5,19 +5,15 @@ from __future__ import annotations
 import os
 import select
 import signal
-import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 from sexton.errors import GuardError, LeftoversError, UsageError
-from sexton.spawn import _ledger, _processes, _rescue
-from sexton.spawn._start import milliseconds
+from sexton.spawn import _ledger, _processes, _rescue, _start
 from sexton.spawn._tree import Tree
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from sexton.spawn import _start
 
 Policy = Literal["termination", "expiration", "reincarnation", "gentle"]
 EPOCH = "SEXTON_EPOCH"
@@ -92,7 +88,7 @@ class Owner:
 
     def tree(self, args: _start.Command, **settings: Unpack[_start.TreeSettings]) -> Tree:
         """Start a tree as sexton.Tree does, under the policy; it is in the ledger before it is started."""
-        mark = uuid.uuid4().hex
+        mark = _start.new_mark()
         keywords: dict[str, Any] = dict(settings)
         keywords["env"] = {
             **(os.environ if settings.get("env") is None else settings["env"] or {}),
@@ -125,7 +121,7 @@ class Owner:
             else:
                 return Swept(entry.tree, command, "adopted")
         if self.policy == "expiration":
-            there = bool(_processes.marked(_mark_of(entry)))
+            there = bool(_processes.marked(_processes.mark_of(entry.tree)))
             if not there:
                 self._ledger.append(event="end", tree=entry.tree)
             return Swept(entry.tree, command, "left" if there else "was gone")
@@ -139,7 +135,7 @@ class Owner:
             epoch = _processes.variable(process.pid, EPOCH)
             name, _, number = (epoch or "").rpartition(":")
             if name == self.name and number.isdecimal() and int(number) < self.epoch:
-                _rescue.end(f"{EPOCH}={epoch}".encode())
+                _rescue.end(f"{EPOCH}={epoch}")
 
 
 class _Owned(Tree):
@@ -162,21 +158,17 @@ def _me() -> tuple[int, int]:
     return (me.pid, me.start) if me else (0, 0)
 
 
-def _mark_of(entry: _ledger.Entry) -> bytes:
-    return f"{_rescue.MARK}={entry.tree}".encode()
-
-
 def end(entry: _ledger.Entry, grace: float = GRACE) -> str:
     """End a tree that has lost its owner: its guard is asked to, and has so long; then comes SIGKILL for each.
 
     Gives "was gone" or "ended". Raises LeftoversError.
     """
-    mark = _mark_of(entry)
+    mark = _processes.mark_of(entry.tree)
     found = _processes.marked(mark)
     if not found:
         return "was gone"
     for process in found:
-        if process.name == "sexton-init":
+        if _processes.is_guard(process.pid, mark):
             _ask(process.pid, mark, grace)
     left = _rescue.end(mark)
     if left:
@@ -187,7 +179,7 @@ def end(entry: _ledger.Entry, grace: float = GRACE) -> str:
     return "ended"
 
 
-def _ask(pid: int, mark: bytes, grace: float) -> None:
+def _ask(pid: int, mark: str, grace: float) -> None:
     """SIGTERM to a guard, and the grace time to end."""
     try:
         fd = os.pidfd_open(pid)
@@ -198,7 +190,7 @@ def _ask(pid: int, mark: bytes, grace: float) -> None:
             signal.pidfd_send_signal(fd, signal.SIGTERM)
             poll = select.poll()
             poll.register(fd, select.POLLIN)
-            poll.poll(milliseconds(grace))
+            poll.poll(_start.milliseconds(grace))
     except ProcessLookupError:
         pass
     finally:
@@ -216,7 +208,7 @@ def sweep(directory: Path, *, everything: bool = False) -> list[tuple[str, Swept
             continue
         for entry in list(ledger.open.values()):
             leased = ledger.policy in {"expiration", "gentle"} and not everything
-            if leased and _processes.marked(_mark_of(entry)):
+            if leased and _processes.marked(_processes.mark_of(entry.tree)):
                 fate = "left"
             else:
                 fate = end(entry)

@@ -1,19 +1,20 @@
-"""The little of /proc that a tree needs: who is below a process, who carries a mark, who holds a pipe.
+"""What a tree asks of /proc: who is below a process, who carries a mark, who holds a pipe.
 
-Kept small on purpose: `sexton.proc` has the whole, and takes this over when it is there.
+sexton.proc reads it; that is imported when something is first asked, since most trees ask nothing.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-GONE = (FileNotFoundError, ProcessLookupError, PermissionError)
+    from sexton import proc
+
+MARK = "SEXTON_TREE"  # what sexton-init calls it
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,54 +52,41 @@ class Holder:
         return f"{self.pid} ({' '.join(self.cmdline) or self.name}) holds {' and '.join(self.streams)}"
 
 
+def _of(found: proc.Process) -> Process:
+    return Process(found.pid, found.ppid, found.comm, found.state, found.start)
+
+
 def look(pid: int) -> Process | None:
     """The process, or None when it is gone; without its command line."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            text = file.read()
-    except GONE:
-        return None
-    end = text.rindex(b")")
-    words = text[end + 2 :].split()
-    name = text[text.index(b"(") + 1 : end].decode(errors="replace")
-    return Process(pid, int(words[1]), name, words[0].decode(), int(words[19]))
+    from sexton import proc
+
+    found = proc.stat(pid)
+    return None if isinstance(found, proc.Missing) else _of(found)
 
 
 def cmdline(pid: int) -> tuple[str, ...]:
     """The words of its command line; () when it is gone or a zombie."""
-    try:
-        with open(f"/proc/{pid}/cmdline", "rb") as file:
-            text = file.read()
-    except GONE:
-        return ()
-    return tuple(word.decode(errors="replace") for word in text.removesuffix(b"\0").split(b"\0")) if text else ()
+    from sexton import proc
+
+    found = proc.cmdline(pid)
+    return () if isinstance(found, proc.Missing) else found
 
 
 def children(pid: int) -> list[int]:
     """The children of every thread of a process, zombies too; [] when it is gone."""
-    found: list[int] = []
-    try:
-        threads = os.listdir(f"/proc/{pid}/task")
-    except GONE:
-        return []
-    for thread in threads:
-        try:
-            with open(f"/proc/{pid}/task/{thread}/children", "rb") as file:
-                found += [int(child) for child in file.read().split()]
-        except FileNotFoundError:
-            if os.path.exists(f"/proc/self/task/{os.getpid()}/children"):
-                continue  # that thread has ended
-            return [one.pid for one in everyone() if one.ppid == pid]  # a kernel without CONFIG_PROC_CHILDREN
-        except GONE:
-            continue
-    return found
+    from sexton import proc
+
+    found = proc.children_pids(pid)
+    if found is proc.Missing.ABSENT:  # a kernel without CONFIG_PROC_CHILDREN
+        return [process.pid for process in proc.snapshot().children(pid)]
+    return [] if isinstance(found, proc.Missing) else list(found)
 
 
 def everyone() -> Iterator[Process]:
     """Every process that can be seen."""
-    for name in os.listdir("/proc"):
-        if name.isdecimal() and (process := look(int(name))):
-            yield process
+    from sexton import proc
+
+    return map(_of, proc.snapshot())
 
 
 def descendants(pid: int) -> list[Process]:
@@ -119,51 +107,60 @@ def descendants(pid: int) -> list[Process]:
 
 def with_cmdline(process: Process) -> Process:
     """The same, with its command line."""
-    return Process(process.pid, process.ppid, process.name, process.state, process.start, cmdline(process.pid))
-
-
-def marked(mark: bytes) -> list[Process]:
-    """Everybody whose environment had this entry ("NAME=value") when it was executed."""
-    return [process for process in everyone() if process.state != "Z" and carries(process.pid, mark)]
+    return replace(process, cmdline=cmdline(process.pid))
 
 
 def variable(pid: int, name: str) -> str | None:
     """What that variable was when the process was executed; None where it was not set, or cannot be read."""
-    try:
-        with open(f"/proc/{pid}/environ", "rb") as file:
-            entries = file.read().split(b"\0")
-    except GONE:
-        return None
-    start = name.encode() + b"="
-    return next((entry[len(start) :].decode(errors="replace") for entry in entries if entry.startswith(start)), None)
+    from sexton import proc
+
+    found = proc.environ(pid)
+    return None if isinstance(found, proc.Missing) else found.get(name)
 
 
-def carries(pid: int, mark: bytes) -> bool:
-    """Whether the environment of that process has this entry; False when it is gone or another user's."""
-    try:
-        with open(f"/proc/{pid}/environ", "rb") as file:
-            return mark in file.read().split(b"\0")
-    except GONE:
-        return False
+def mark_of(tree: str) -> str:
+    """The mark of a tree, as its processes have it in their environment."""
+    return f"{MARK}={tree}"
+
+
+def guard_words(tree: str) -> list[str]:
+    """How the command line of the guard of a tree begins: there it has the mark, and not in its environment."""
+    return ["sexton-init", "--mark", tree]
+
+
+def is_guard(pid: int, mark: str) -> bool:
+    """Whether that process is a guard of the tree with that mark."""
+    name, _, tree = mark.partition("=")
+    return name == MARK and list(cmdline(pid)[:3]) == guard_words(tree)
+
+
+def carries(pid: int, mark: str) -> bool:
+    """Whether that process has this mark ("NAME=value"); False when it is gone or another user's."""
+    name, _, value = mark.partition("=")
+    return variable(pid, name) == value or is_guard(pid, mark)
+
+
+def marked(mark: str) -> list[Process]:
+    """Everybody who has this mark."""
+    return [process for process in everyone() if process.state != "Z" and carries(process.pid, mark)]
 
 
 def holders(pipes: dict[str, int], among: Iterable[int]) -> tuple[Holder, ...]:
     """Who of those processes has one of the pipes open; `pipes`: stream name to our own descriptor of it."""
+    from sexton import proc
+
     wanted: dict[str, list[str]] = {}
     for stream, fd in pipes.items():
-        with contextlib.suppress(OSError):
-            wanted.setdefault(os.readlink(f"/proc/self/fd/{fd}"), []).append(stream)
+        wanted.setdefault(os.readlink(f"/proc/self/fd/{fd}"), []).append(stream)
     found = []
     for pid in among:
-        held: list[str] = []
-        try:
-            names = os.listdir(f"/proc/{pid}/fd")
-        except GONE:
-            continue
-        for name in names:
-            with contextlib.suppress(*GONE):
-                held += wanted.get(os.readlink(f"/proc/{pid}/fd/{name}"), [])
+        files = proc.fds(pid)
+        held = (
+            ()
+            if isinstance(files, proc.Missing)
+            else {each for file in files.values() for each in wanted.get(file, ())}
+        )
         process = look(pid)
         if held and process:
-            found.append(Holder(pid, process.name, cmdline(pid), tuple(sorted(set(held)))))
+            found.append(Holder(pid, process.name, cmdline(pid), tuple(sorted(held))))
     return tuple(found)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 
@@ -27,7 +27,7 @@ class Entry:
 
     def copy(self) -> Entry:
         """Its own, that does not change with the tree."""
-        return replace(self, signals=list(self.signals))
+        return Entry(self.pid, self.name, self.how, [*self.signals], self.code, self.adopted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,20 +69,21 @@ class Receipt:
     def __str__(self) -> str:
         lines = [
             f"{entry.pid} ({entry.name}): {_how(entry)}{', adopted' if entry.adopted else ''}"
-            f"{', sent ' + ' '.join(entry.signals) if entry.signals else ''}, {_end(entry)}"
+            f"{', sent ' + ' '.join(entry.signals) if entry.signals else ''}, {self._end(entry)}"
             for entry in self.entries
         ]
         end = "nothing is left" if self.empty else "not verified empty"
         return "\n".join([*lines, end])
+
+    def _end(self, entry: Entry) -> str:
+        if entry.code is not None:
+            return f"ended by signal {-entry.code}" if entry.code < 0 else f"exit status {entry.code}"
+        if self.guard_lost:
+            return "ended after its guard was killed"
+        return "buried by its parent" if entry.how != "command" else "running"
 
 
 def _how(entry: Entry) -> str:
     return {"command": "the command", "adopted": "an orphan", "signal": "signalled"}.get(
         entry.how, f"found by the {entry.how}"
     )
-
-
-def _end(entry: Entry) -> str:
-    if entry.code is None:
-        return "buried by its parent" if entry.how != "command" else "running"
-    return f"ended by signal {-entry.code}" if entry.code < 0 else f"exit status {entry.code}"

@@ -5,8 +5,10 @@ Both the blocking Tree and the asynchronous one feed it.
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from collections import deque
+from typing import cast
 
 from sexton import events
 from sexton.spawn._receipt import Entry, Receipt
@@ -16,21 +18,19 @@ KEEP = 10_000
 
 
 class Record:
-    """The state of one tree."""
+    """The state of one tree. Lines are kept as they came; what is asked of them is made into an event then."""
 
     def __init__(self) -> None:
-        self.hello: events.Hello | None = None
         self.pid = 0  # of the command, as the guard sees it
-        self.failed: events.Failed | None = None
-        self.exited: events.Exited | None = None
         self.empty = False
         self.closed = False  # the guard hung up
         self.rescued = False  # the guard was lost; whom it left behind was ended by us
         self.why = ""
-        self.events: deque[events.Event] = deque(maxlen=KEEP)
         self.seen = 0  # events so far, those that were forgotten too
         self.answers: dict[int, events.Event] = {}  # by the number of the command that each answers
         self.ignored: set[int] = set()  # the commands whose answers nobody waits for
+        self._lines: deque[events.Line] = deque(maxlen=KEEP)
+        self._last: dict[str, events.Line] = {}  # the last one of each name
         self._answered = 0
         self._lost = 0
         self._tail = b""
@@ -42,73 +42,85 @@ class Record:
         if not data:
             self.closed = True
             return
-        *lines, self._tail = (self._tail + data).split(b"\n")
-        for line in lines:
-            event = events.parse(line)
-            self._take(event)
-            self.events.append(event)
+        *whole, self._tail = (self._tail + data).split(b"\n")
+        for line in events.read(whole):
+            self._last[line["event"]] = line
+            with contextlib.suppress(KeyError, TypeError, ValueError):  # a newer guard may say it in another way
+                self._take(line["event"], line)
+            self._lines.append(line)
             self.seen += 1
 
     def since(self, number: int) -> list[events.Event]:
         """The events from that number on, as far as they are remembered."""
-        new = min(self.seen - number, len(self.events))
-        return [self.events[i] for i in range(len(self.events) - new, len(self.events))]
+        new = min(self.seen - number, len(self._lines))
+        return [events.event(self._lines[i]) for i in range(len(self._lines) - new, len(self._lines))]
 
-    def _take(self, event: events.Event) -> None:  # noqa: C901, PLR0912 - a table: one case, one event, one line
-        match event:
-            case events.Done() | events.Refused() | events.Status():
+    @property
+    def hello(self) -> events.Hello | None:
+        """How the guard introduced itself."""
+        return cast("events.Hello | None", self._event("hello"))
+
+    @property
+    def failed(self) -> events.Failed | None:
+        """Why the command was not started."""
+        return cast("events.Failed | None", self._event("failed"))
+
+    @property
+    def ended(self) -> bool:
+        """The command has ended."""
+        return "exited" in self._last
+
+    def _event(self, name: str) -> events.Event | None:
+        line = self._last.get(name)
+        return events.event(line) if line else None
+
+    def _take(self, name: str, line: events.Line) -> None:  # noqa: C901 - a table: one case, one event
+        match name:
+            case "ok" | "error" | "status":
                 if self._answered in self.ignored:
                     self.ignored.remove(self._answered)
                 else:
-                    self.answers[self._answered] = event
+                    self.answers[self._answered] = events.event(line)
                 self._answered += 1
-            case events.Hello():
-                self.hello = event
-                self.pid = self.pid or event.pid
-            case events.Started():
-                self.pid = event.pid
-                self._entry(event.pid, event.comm).how = "command"
-            case events.Failed():
-                self.failed = event
-            case events.Signalled(scope="stop"):
-                self._entry(event.pid, event.comm, "stop").signals.append("SIG" + event.signal)
-            case events.Signalled():
-                self._entry(event.pid, event.comm, "signal").signals.append("SIG" + event.signal)
-            case events.Killed():
-                self._entry(event.pid, event.comm, "kill").signals.append("SIGKILL")
-            case events.Reaped():
-                self._bury(event)
-            case events.Stopping():
-                self.why = self.why or event.why
-            case events.Exited():
-                self.exited = event
-            case events.Empty():
+            case "hello":
+                self.pid = self.pid or line["pid"]
+            case "started":
+                self.pid = line["pid"]
+                self._entry(line, "command")
+            case "signalled":
+                how = "stop" if line["scope"] == "stop" else "signal"
+                self._entry(line, how).signals.append("SIG" + line["signal"])
+            case "killed":
+                self._entry(line, "kill").signals.append("SIGKILL")
+            case "reaped":
+                self._bury(line)
+            case "stopping":
+                self.why = self.why or line["why"]
+            case "empty":
                 self.empty = True
-            case events.Lost():
-                self._lost += event.count
+            case "lost":
+                self._lost += line["count"]
 
-    def _entry(self, pid: int, comm: str, how: str = "stop") -> Entry:
+    def _entry(self, line: events.Line, how: str) -> Entry:
+        pid, comm = line["pid"], line.get("comm", "")
         entry = self._alive.get(pid)
         if entry is None:
             entry = self._alive[pid] = Entry(pid, comm, how)
         entry.name = comm or entry.name
         return entry
 
-    def _bury(self, event: events.Reaped) -> None:
-        entry = self._alive.pop(event.pid, None) or Entry(event.pid, event.comm, "adopted")
-        entry.name = event.comm or entry.name
-        entry.code = event.code if event.code is not None else -number(event.signal or "0")
-        entry.adopted = event.adopted
+    def _bury(self, line: events.Line) -> None:
+        entry = self._alive.pop(line["pid"], None) or Entry(line["pid"], line["comm"], "adopted")
+        entry.name = line["comm"] or entry.name
+        entry.code = _code(line)
+        entry.adopted = line["adopted"]
         self._buried.append(entry)
 
     @property
     def returncode(self) -> int | None:
         """The command's, as subprocess has it: -N for signal N; None while it runs."""
-        if self.exited is None:
-            return None
-        if self.exited.signal is not None:
-            return -number(self.exited.signal)
-        return self.exited.code
+        line = self._last.get("exited")
+        return _code(line) if line else None
 
     def receipt(self, contain: str) -> Receipt:
         """What is known by now."""
@@ -121,6 +133,12 @@ class Record:
             guard_lost=self.rescued,
             lines_lost=self._lost,
         )
+
+
+def _code(line: events.Line) -> int | None:
+    """How it ended: the exit code, or -N for signal N."""
+    name = line.get("signal")
+    return line.get("code") if name is None else -number(name)
 
 
 def number(name: str) -> int:

@@ -48,10 +48,10 @@ def run(
     tree, terminal = _begin(args, settings)
     try:
         exchange = Exchange(tree, input)
-        if not exchange.until_over(timeout) and not tree.ending:
-            assert timeout is not None
-            raise _expired(tree, exchange, timeout)
-        exchange.until_over(None)
+        if not exchange.until_over(timeout):
+            if timeout is not None and not tree.ending:
+                raise _expired(tree, exchange, timeout)
+            exchange.until_over(None)
         tree.check_start()
         code = tree.wait()
         out, err = exchange.result()
@@ -73,11 +73,9 @@ def _begin(args: _start.Command, settings: _start.Settings) -> tuple[Tree, bool]
     if terminal:
         settings["process_group"] = -1
         settings["same_group"] = True
-    elif not settings.get("start_new_session"):
-        settings.setdefault("process_group", 0)
     if settings.get("require") not in {None, settings.get("contain", "subreaper")}:
         return Tree(args, **settings), terminal
-    return Tree.unawaited(args, settings), terminal
+    return Tree.unawaited(args, settings, late=True), terminal
 
 
 def at_terminal() -> bool:

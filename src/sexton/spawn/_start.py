@@ -10,7 +10,6 @@ import math
 import os
 import resource
 import subprocess
-import uuid
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -18,9 +17,8 @@ from typing import IO, TYPE_CHECKING, Any, Literal, TypedDict
 
 from sexton import _binary
 from sexton.errors import ContainmentError, GuardError, UsageError
-from sexton.spawn import _ends
+from sexton.spawn import _ends, _processes
 from sexton.spawn._record import Record, name_of
-from sexton.spawn._rescue import MARK
 
 if TYPE_CHECKING:
     import socket
@@ -59,20 +57,22 @@ class Options:
     listen: str | None = None
     rlimits: Mapping[str, int | tuple[int, int]] = field(default_factory=dict)
 
-    def words(self, contain: str) -> list[str]:
+    def words(self, contain: str) -> list[str | bytes]:
         """The guard's command line. Raises UsageError."""
-        words = ["--contain", contain, "--on-owner-lost", self.on_owner_lost]
-        words += ["--on-exit", self.on_exit, "--grace", seconds("grace", self.grace)]
-        try:
-            words += ["--stop-signal", name_of(self.stop_signal)]
-        except ValueError as error:
-            raise UsageError(f"stop_signal: {error}") from None
-        for name in ("timeout", "lease"):
+        words: list[str | bytes] = []
+        for name in ("contain", "on_owner_lost", "on_exit", "listen"):
+            value = contain if name == "contain" else getattr(self, name)
+            if value != _DEFAULT[name]:
+                words += [_option(name), value]
+        for name in ("grace", "timeout", "lease"):
             value = getattr(self, name)
-            if value is not None:
-                words += [f"--{name}", seconds(name, value)]
-        if self.listen is not None:
-            words += ["--listen", self.listen]
+            if value != _DEFAULT[name]:
+                words += [_option(name), seconds(name, value)]
+        if self.stop_signal != "TERM":
+            try:
+                words += ["--stop-signal", name_of(self.stop_signal)]
+            except ValueError as error:
+                raise UsageError(f"stop_signal: {error}") from None
         return words
 
     def limits(self) -> list[tuple[int, tuple[int, int]]]:
@@ -97,16 +97,12 @@ class Options:
         return LADDER[least : top + 1][::-1]
 
 
-# The environment variables that are options of sexton-init, see sexton-init(1).
-_GUARDS = [
-    "SEXTON_" + name
-    for name in (
-        *("SIGNAL", "MAP", "DRAIN", "ON_EXIT", "STOP_SIGNAL", "GRACE", "STOP_TIMEOUT", "TIMEOUT", "OK", "USER"),
-        *("PDEATHSIG", "EVENTS", "VERBOSE", "QUIET", "PAUSE", "OWNER_FD", "LISTEN", "LEASE", "ON_OWNER_LOST"),
-        *("CONTAIN", "EXEC", "SAME_GROUP"),
-    )
-]
-_OURS = frozenset(field.name for field in fields(Options))
+_DEFAULT = {field.name: field.default for field in fields(Options)}  # the guard's own too: those are not said
+_OURS = frozenset(_DEFAULT)
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
 
 def seconds(name: str, value: float) -> str:
@@ -197,55 +193,76 @@ def split(settings: Settings | TreeSettings) -> tuple[Options, dict[str, Any]]:
     theirs: dict[str, Any] = {}
     for key, value in settings.items():
         (ours if key in _OURS else theirs)[key] = value
+    if theirs.get("process_group") is None and not theirs.get("start_new_session"):
+        theirs["process_group"] = 0  # out of our group it has not the terminal's foreground, and gives nobody's away
     return Options(**ours), theirs
 
 
 def start(
-    args: Command, options: Options, contain: Contain, popen: Mapping[str, Any], mark: str | None = None
+    args: Command,
+    options: Options,
+    contain: Contain,
+    popen: Mapping[str, Any],
+    *,
+    mark: str | None = None,
+    late: bool = False,
 ) -> Started:
     """Start a guard with the command behind it. Raises BinaryNotFound, UsageError and what subprocess.Popen raises.
 
     `popen`: the keywords of subprocess.Popen. `mark`: the tree's name in the environment, if it has one already.
+    `late`: nobody waits for the start, so that the guard may tell of it with the end.
     """
     more = dict(popen)
-    mark = mark or uuid.uuid4().hex
-    shell, executable = bool(more.pop("shell", False)), more.pop("executable", None)
-    same_group = more.pop("same_group", False)
+    mark = mark or new_mark()
     limits, preexec_fn = options.limits(), more.pop("preexec_fn", None)
     if limits:
         more["preexec_fn"] = functools.partial(_limit, limits, preexec_fn)
     elif preexec_fn is not None:
         more["preexec_fn"] = preexec_fn
-    user, pass_fds = more.pop("user", None), tuple(more.pop("pass_fds", ()))
-    words = argv(args, shell=shell, executable=executable)
+    pass_fds = tuple(more.pop("pass_fds", ()))
     if not more.pop("close_fds", True):
         if pass_fds:
             warnings.warn("pass_fds overriding close_fds.", RuntimeWarning, stacklevel=4)
         else:
             pass_fds = inheritable()
+    line = options.words(contain) + _words_of(more, args)
+    if late:
+        line.insert(0, "--late")
     _bury_given_up()
-    guard = guard_path(os.environ.get("SEXTON_INIT"))
+    more["executable"] = guard_path(os.environ.get("SEXTON_INIT"))
     ours, theirs = _ends.pair()
     try:
-        line: list[str | bytes] = ["sexton-init", "--owner-fd", str(theirs.fileno()), *options.words(contain)]
-        if user is not None:
-            group = more.pop("group", None)
-            line += ["--user", str(user) if group is None else f"{user}:{group}"]
-        if same_group:
-            line.append("--same-group")
-        if executable is not None and not shell:
-            line += ["--exec", os.fsdecode(executable)]
-        more["env"] = with_mark(more.get("env"), mark)
-        more["executable"] = guard
         if "preexec_fn" in more:
             _ends.keep(theirs)  # the child runs Python before it is executed, and so what closes these in a fork
-        child = subprocess.Popen([*line, "--", *words], pass_fds=(theirs.fileno(), *pass_fds), **more)
+        owner = ["--owner-fd", str(theirs.fileno())]  # before the others: the owner is told what is wrong with them
+        child = subprocess.Popen(
+            [*_processes.guard_words(mark), *owner, *line], pass_fds=(theirs.fileno(), *pass_fds), **more
+        )
     except BaseException:
         _ends.close(ours)
         raise
     finally:
         _ends.close(theirs)
     return Started(child, child.pid, ours, mark, contain)
+
+
+def _words_of(popen: dict[str, Any], args: Command) -> list[str | bytes]:
+    """What the guard is to do in subprocess' place, and the command; those keywords are taken out of `popen`."""
+    shell, executable = bool(popen.pop("shell", False)), popen.pop("executable", None)
+    line: list[str | bytes] = []
+    if (user := popen.pop("user", None)) is not None:
+        group = popen.pop("group", None)
+        line += ["--user", str(user) if group is None else f"{user}:{group}"]
+    if popen.pop("same_group", False):
+        line.append("--same-group")
+    if executable is not None and not shell:
+        line += ["--exec", os.fsdecode(executable)]
+    return [*line, "--", *argv(args, shell=shell, executable=executable)]
+
+
+def new_mark() -> str:
+    """A name for a tree that no other has."""
+    return os.urandom(16).hex()
 
 
 def milliseconds(seconds: float | None) -> float | None:
@@ -287,19 +304,6 @@ def guard_path(named: str | None) -> str:  # noqa: ARG001 - what it depends on, 
     return os.path.abspath(_binary.find())
 
 
-def with_mark(env: Mapping[Any, Any] | None, mark: str) -> dict[Any, Any]:
-    """The environment with the mark by which the tree is found if its guard is lost.
-
-    Without the options of another sexton-init, the container's PID 1 perhaps: ours has them on its command line.
-    """
-    marked: dict[Any, Any] = {**(os.environb if env is None else env)}  # as bytes: subprocess has nothing to encode
-    for name in _GUARDS:
-        marked.pop(name, None)
-        marked.pop(name.encode(), None)
-    marked[MARK] = mark
-    return marked
-
-
 def _limit(limits: list[tuple[int, tuple[int, int]]], then: Callable[[], Any] | None) -> None:
     for number, both in limits:
         resource.setrlimit(number, both)
@@ -319,7 +323,7 @@ def failure(args: Command, contain: Contain, record: Record, status: int) -> Exc
         return OSError(failed.errno, os.strerror(failed.errno), name)
     text = failed.text if failed else "its message is on its standard error"
     said = f"sexton-init (exit status {status}) did not start {args!r} with contain={contain!r}: {text}"
-    if contain != "subreaper" and (failed is None or "--contain" in text or "cgroup" in text):
+    if failed is not None and failed.step == "contain":
         return CannotContain(said)
     if failed is not None and failed.errno in {errno.EPERM, errno.EACCES}:
         return PermissionError(failed.errno, said)

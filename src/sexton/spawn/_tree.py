@@ -58,10 +58,8 @@ class Tree(_ends.Forkable):
         self, args: _start.Command, *, mark: str | None = None, **settings: Unpack[_start.TreeSettings]
     ) -> None:
         options, popen = _start.split(settings)
-        if popen.get("process_group") is None and not popen.get("start_new_session"):
-            popen["process_group"] = 0  # out of our group it has not the terminal's foreground, and gives nobody's away
         for contain in (rungs := options.rungs()):
-            self._begin(args, options, _start.start(args, options, contain, popen, mark))
+            self._begin(args, options, _start.start(args, options, contain, popen, mark=mark))
             try:
                 self._await_start()
             except _start.CannotContain:
@@ -72,12 +70,24 @@ class Tree(_ends.Forkable):
 
     @classmethod
     def unawaited(
-        cls, args: _start.Command, settings: _start.Settings | _start.TreeSettings, mark: str | None = None
+        cls,
+        args: _start.Command,
+        settings: _start.Settings | _start.TreeSettings,
+        contain: _start.Contain | None = None,
+        *,
+        mark: str | None = None,
+        late: bool = False,
     ) -> Self:
-        """A tree whose start is not waited for (require is not looked at); check_start() is to be called in the end."""
+        """A tree whose start is not waited for, in that containment alone; check_start() is to be called in the end.
+
+        late: it is of no interest what the guard has to say before the end.
+        """
         options, popen = _start.split(settings)
         tree = cls.__new__(cls)
-        Tree._begin(tree, args, options, _start.start(args, options, options.contain, popen, mark))
+        contain = contain or options.contain
+        late = late and contain != "cgroup"  # whose directory must be known if the guard is lost
+        started = _start.start(args, options, contain, popen, mark=mark, late=late)
+        Tree._begin(tree, args, options, started)
         return tree
 
     @classmethod
@@ -134,7 +144,7 @@ class Tree(_ends.Forkable):
     def _await_start(self) -> None:
         """Until the command runs. Raises what kept it from that; nothing is left of it then."""
         try:
-            self._await(lambda: bool(self._record.pid or self._record.failed or self._record.closed), None)
+            self._await(lambda: self.begun, None)
         except BaseException:  # an interrupt, in the midst of a start
             self.close()
             raise
@@ -175,7 +185,7 @@ class Tree(_ends.Forkable):
                 self._reading = True
                 self._turn.release()
                 try:
-                    data = self._receive(left)
+                    data = self._receive(left, wait=timeout != 0)
                 finally:
                     self._turn.acquire()
                     self._reading = False
@@ -185,24 +195,32 @@ class Tree(_ends.Forkable):
                 elif timeout == 0:
                     return done()
 
-    def _receive(self, seconds: float | None) -> bytes | None:
+    def _receive(self, seconds: float | None, *, wait: bool) -> bytes | None:
         """What the guard said; None when it said nothing for so long, b"" when it has gone."""
-        poll = select.poll()
-        poll.register(self._end, select.POLLIN)
-        if not poll.poll(_start.milliseconds(seconds)):
-            return None
+        if wait and seconds is not None:
+            poll = select.poll()
+            poll.register(self._end, select.POLLIN)
+            if not poll.poll(_start.milliseconds(seconds)):
+                return None
         try:
-            return self._end.recv(1 << 16)
+            return self._end.recv(1 << 16, 0 if wait else socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return None
         except ConnectionError:
             return b""
 
     def _take(self, data: bytes) -> None:
         """Under the lock: another piece of what the guard said."""
         self._record.feed(data)
+        if self._record.empty and self._options.listen is None:
+            self._record.closed = True  # that was its last word: a second waking to see it hang up would be in vain
         if self._record.closed:
             self._bury_guard()
             if self._guard_lost():
-                self._unreachable = _rescue.end(f"{_rescue.MARK}={self.mark}".encode())
+                hello = self._record.hello
+                if hello and hello.cgroup:
+                    _rescue.end_cgroup(hello.cgroup)
+                self._unreachable = _rescue.end(_processes.mark_of(self.mark))
                 self._record.rescued = not self._unreachable
             if not self._watchers:
                 _ends.close(self._end)
@@ -223,7 +241,12 @@ class Tree(_ends.Forkable):
 
     def listen(self) -> None:
         """Take what the guard has said by now; waits for nothing."""
-        self._await(lambda: False, 0)
+        self._await(lambda: self._record.closed, 0)
+
+    @property
+    def begun(self) -> bool:
+        """The command runs, or ran, or never will, as far as we have listened."""
+        return bool(self._record.pid or self._record.failed or self._record.closed)
 
     @property
     def over(self) -> bool:
@@ -233,7 +256,7 @@ class Tree(_ends.Forkable):
     @property
     def ended(self) -> bool:
         """The command has ended, as far as we have listened."""
-        return self._record.closed or self._record.exited is not None
+        return self._record.closed or self._record.ended
 
     @property
     def seen(self) -> int:
@@ -247,17 +270,17 @@ class Tree(_ends.Forkable):
     @property
     def ending(self) -> bool:
         """The command has ended, and the guard stops or leaves what is left by itself."""
-        return self._record.closed or (self._record.exited is not None and self._options.on_exit != "wait")
+        return self._record.closed or (self._record.ended and self._options.on_exit != "wait")
 
     def _bury_guard(self) -> None:
         if self._popen:
-            self._popen.wait()  # it hung up with its last breath
+            self._popen.wait()  # it was about to end when it said so
 
     def _guard_lost(self) -> bool:
         record = self._record
         if record.failed or not record.pid:
             return False
-        return record.exited is None or not (record.empty or self._options.on_exit == "leave")
+        return not record.ended or not (record.empty or self._options.on_exit == "leave")
 
     def _say(self, words: str) -> events.Event | None:
         """Send a command; its answer, or None when the guard had gone."""
@@ -286,7 +309,7 @@ class Tree(_ends.Forkable):
     def _order(self, words: str) -> bool:
         """Send a command that is to be carried out; False when the tree had ended. Raises SextonError where refused."""
         answer = self._say(words)
-        if isinstance(answer, events.Refused) and not self._record.exited:
+        if isinstance(answer, events.Refused) and not self._record.ended:
             raise SextonError(f"the guard {self.guard} of {self.args!r} refused `{words}`: {answer.why}")
         return isinstance(answer, events.Done)
 
@@ -318,14 +341,15 @@ class Tree(_ends.Forkable):
 
         Raises TimeoutExpired after `timeout` seconds (the tree goes on), LeftoversError.
         """
-        if not self._await(lambda: self._record.closed, timeout):
+        if not self._record.closed and not self._await(lambda: self._record.closed, timeout):
             assert timeout is not None
             raise TimeoutExpired(self.args, timeout)
+        self._check_owner()
         return self._ended()
 
     def wait_command(self, timeout: float | None = None) -> int:
         """Wait until the command has ended, whatever else of the tree goes on. Raises TimeoutExpired."""
-        if not self._await(lambda: self._record.exited is not None or self._record.closed, timeout):
+        if not self._await(lambda: self._record.ended or self._record.closed, timeout):
             assert timeout is not None
             raise TimeoutExpired(self.args, timeout)
         code = self.returncode
@@ -404,7 +428,7 @@ class Tree(_ends.Forkable):
     @property
     def receipt(self) -> Receipt:
         """Which processes the guard had to do with, and how each ended, as far as it is known now."""
-        if not self._not_ours:
+        if not self._not_ours and not self._record.closed:
             self.listen()
         return self._record.receipt(self.contain)
 

@@ -6,7 +6,7 @@
 
 Cancelling the scope around it stops the tree: the stop signal, the grace, SIGKILL, until nothing is left.
 
-A start takes the time of a start, as asyncio's own does: the loop waits for it, for about a millisecond.
+The loop waits for the guard to be executed, as asyncio waits for a command; not for the command behind it.
 """
 
 from __future__ import annotations
@@ -59,9 +59,29 @@ class Tree:
 
     @classmethod
     async def start(cls, args: _start.Command, **settings: Unpack[_start.TreeSettings]) -> Self:
-        """Start a tree; keywords and errors as for sexton.Tree."""
-        await anyio.lowlevel.checkpoint()
-        return cls(Blocking(args, **settings))
+        """Start a tree; keywords and errors as for sexton.Tree. Cancelled, it leaves nothing behind."""
+        rungs = _start.split(settings)[0].rungs()
+        for contain in rungs:
+            tree = cls(Blocking.unawaited(args, settings, contain, late=False))
+            try:
+                await tree.wait_start()
+            except _start.CannotContain:
+                if contain == rungs[-1]:
+                    raise
+            else:
+                break
+        return tree
+
+    async def wait_start(self) -> None:
+        """Wait until the command runs, as start() has done. Raises what kept it from that."""
+        try:
+            await self._until(lambda: self._tree.begun)
+            if not self._tree.pid:
+                await self._until(lambda: False)
+        except BaseException:
+            await self.kill()
+            raise
+        self._tree.check_start()
 
     @property
     def pid(self) -> int:
@@ -85,7 +105,7 @@ class Tree:
 
     async def _until(self, done: Callable[[], bool]) -> None:
         """Listen to the guard, or let another task, until done() or the end of the guard."""
-        await anyio.lowlevel.checkpoint()
+        await anyio.lowlevel.checkpoint_if_cancelled()
         while True:
             self._tree.listen()
             if self._tree.over or done():
@@ -204,6 +224,9 @@ class _Exchange:
         self.open = set(streams)
 
     async def until_over(self, feed: bytes) -> None:
+        if not self.streams and self.tree.stdin is None:
+            await self.tree.wait()
+            return
         async with anyio.create_task_group() as group:
             for fd in self.streams:
                 group.start_soon(self._gather, fd)
@@ -247,7 +270,11 @@ async def run(
         settings["stdin"] = PIPE
     if capture_output:
         settings["stdout"] = settings["stderr"] = PIPE
-    async with await Tree.start(args, **settings) as tree:
+    if settings.get("require") not in {None, settings.get("contain", "subreaper")}:
+        started = await Tree.start(args, **settings)
+    else:
+        started = Tree(Blocking.unawaited(args, settings, late=True))
+    async with started as tree:
         inner = tree._tree  # noqa: SLF001 - its own blocking half
         pipes = {
             fd: stream for fd, stream in ((tree.stdout, inner.stdout), (tree.stderr, inner.stderr)) if fd and stream
@@ -269,6 +296,7 @@ async def run(
                 expired = TimeoutExpired(args, timeout, *said, holders=holders, receipt=tree.receipt)
         if expired:
             raise expired
+        inner.check_start()
         code = await tree.wait()
         text = decoded(exchange.bytes(out), inner.stdout), decoded(exchange.bytes(err), inner.stderr)
     if check and code:

@@ -217,7 +217,7 @@ class Instance:
         out, err = house.capture.open(self.name, app.log, starting.uid(app))
         try:
             settings: Any = {**plan.settings, "stdout": out, "stderr": err}
-            tree = Tree.unawaited(plan.command, settings, self.mark)
+            tree = Tree.unawaited(plan.command, settings, mark=self.mark)
         except BaseException:
             house.journal.append("end", tree=self.mark)
             raise
