@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.init.figures import Bar, Figure, Row, median
-from bench.init.programs import SEXTON
+from bench.init.programs import SEXTON, CannotMeasure
 from bench.supervise.peers import Apps, Supervisor
-from bench.supervise.running import Running, running
+from bench.supervise.running import DEADLINE, Running, running
 
 RIVAL = "supervisord"
 
@@ -131,11 +131,7 @@ def logs(bench: Bench) -> list[Row]:
         for supervisor in bench.supervisors:
             with bench.start(supervisor, lambda fifo: {"app": (str(bench.helper), str(fifo), str(size))}) as run:
                 ((_, began),) = run.announced.take()
-                log, files = supervisor.log(run.folder, "app"), 0
-                while files < size:
-                    time.sleep(0.001)
-                    with contextlib.suppress(FileNotFoundError):
-                        files = log.stat().st_size
+                wait_for(supervisor.log(run.folder, "app"), size)
                 found[supervisor.name].append((time.monotonic_ns() - began) / 1e6)
     title = (
         f"{size // 10**6} MB logged: from the first byte that an app writes, in lines of 100, to the last in its file"
@@ -155,6 +151,17 @@ def row(key: str, titles: str, samples: Mapping[str, list[float]], bar: Bar | No
 def figures(samples: Mapping[str, list[float]]) -> dict[str, Figure]:
     """The median of each, with its quartiles if there are several."""
     return {name: median(found) if len(found) > 1 else Figure(found[0]) for name, found in samples.items()}
+
+
+def wait_for(log: Path, size: int) -> None:
+    """Until a file has so many bytes. Raises CannotMeasure."""
+    until, there = time.monotonic() + DEADLINE, 0
+    while there < size:
+        if time.monotonic() > until:
+            raise CannotMeasure(f"{log} has {there} bytes of {size} after {DEADLINE:g} s")
+        time.sleep(0.001)
+        with contextlib.suppress(FileNotFoundError):
+            there = log.stat().st_size
 
 
 def settle(runs: list[Running]) -> None:

@@ -15,6 +15,7 @@ from bench.init.programs import CannotMeasure
 from bench.supervise.peers import Apps, Supervisor
 
 DEADLINE = 60.0  # seconds for whatever is waited for
+PATIENCE = 5.0  # seconds that a supervisor has to end; circus misses a SIGTERM that comes too soon after its start
 APP = "app"  # what the kernel calls an app: the helper's name
 
 
@@ -99,7 +100,8 @@ def running(supervisor: Supervisor, folder: Path, apps: Callable[[Path], Apps]) 
             finally:
                 tree.terminate()
                 with contextlib.suppress(sexton.TimeoutExpired):
-                    tree.wait_command(DEADLINE)
+                    tree.wait_command(PATIENCE)
+                tree.kill()
     except CannotMeasure as error:
         tail = said.read_text(errors="replace")[-2000:].strip()
         raise CannotMeasure(f"{supervisor.name}: {error}; it said: {tail}") from None
