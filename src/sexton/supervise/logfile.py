@@ -119,6 +119,9 @@ class LogFile:
         keep = self.log.keep
         try:
             free = next((n for n in range(1, keep) if not self._older(n).exists()), keep)
+            if keep:
+                # First away with it: to rename onto a file has ext4 write to the disk what is renamed, at once.
+                self._older(free).unlink(missing_ok=True)
             for number in range(free, 1, -1):
                 os.replace(self._older(number - 1), self._older(number))
             if keep:
