@@ -4,7 +4,7 @@
 #   make test     every test (ARGS="-k drain" chooses; .ci/run lists what they need from Debian)
 #   make check    formatting, lint, types, contracts, C warnings
 #   make build    build/sexton-init, its sanitizer build, and the other machine's
-#   make bench    the table beside tini, dumb-init and catatonit
+#   make bench    the tables beside other inits and supervisors (each says what it lacks)
 #   make fuzz     the parsers under libFuzzer, SECONDS_EACH seconds each
 #   make install  sexton into .venv, editable
 #   make wheels   dist/: the sdist, and a wheel for each machine
@@ -131,6 +131,7 @@ bench: install .venv/.dev
 	$(BIN)/python -m bench.proc
 	$(BIN)/python -m bench.inject
 	$(BIN)/python -m bench.spawn
+	$(BIN)/python -m bench.supervise
 
 clean:
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -78,7 +78,7 @@ def restart(bench: Bench) -> list[Row]:
                 ((run.up[0], when),) = run.announced.take()
                 found[run.supervisor.name].append((when - killed) / 1e6 - run.supervisor.backoff * 1e3)
     title = "restart: from SIGKILL to the app running again, beyond the configured backoff"
-    return [row("restart", title, found, bench.bar(30), unit="ms", digits=1)]
+    return [row("restart", title, found, bench.bar(30), unit="ms", digits=0)]
 
 
 def up(bench: Bench) -> list[Row]:
