@@ -118,7 +118,10 @@ class Journal:
         return self.epoch
 
     def append(self, event: str, **about: Any) -> None:
-        """Write a line; it is on the disk when this returns. What the disk has no room for is written later."""
+        """Write a line; it outlives us when this returns. What the disk has no room for is written later.
+
+        It is not forced onto the disk: what a crash of the machine loses is void with it, for no tree outlives a boot.
+        """
         line: dict[str, Any] = {"event": event, **about}
         self._take(msgspec.to_builtins(line))
         self.unwritten.append(msgspec.json.encode(line) + b"\n")
@@ -129,7 +132,6 @@ class Journal:
             _write(self._fd, data, self._end)
             self._end += len(data)
             self.unwritten.clear()
-            os.fdatasync(self._fd)
 
     def _reserve(self) -> None:
         with contextlib.suppress(OSError):
