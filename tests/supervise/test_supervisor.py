@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -250,6 +252,39 @@ def test_scaling(tmp_path: Path) -> None:
             assert states(it) == {"web.0": "ready"}
             with pytest.raises(UsageError, match="expected an app: web"):
                 await it.scale("wbe", 1)
+
+    run(scenario())
+
+
+def test_many_instances_take_more_descriptors_than_a_program_has_by_default(tmp_path: Path) -> None:
+    script = "ulimit -S -n; ulimit -H -n; exec sleep 1000"
+    code = f"""
+import resource
+from pathlib import Path
+from sexton.supervise.config import Probe
+from tests.supervise.houses import app, house, run, states
+resource.setrlimit(resource.RLIMIT_NOFILE, (120, 1000))
+async def scenario():
+    async with house(Path({str(tmp_path)!r}), app("web", {script!r}, instances=40, ready=Probe(log="1000"))) as it:
+        assert set(states(it).values()) == {{"ready"}}, it.status()
+        print(sorted(line.text for line in it.capture.tail(["web.7"], 2)))
+run(scenario())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == "['1000', '120']\n", done.stderr
+
+
+def test_no_place_for_output_is_a_failure_like_any_other(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with house(tmp_path, app("web", SLEEP, restart=Restart(policy="never")), begin=False) as it:
+            (it.run / "web.0.out").mkdir()
+            await it.begin()
+            assert states(it) == {"web.0": "fatal"}
+            assert "cannot start" in it.instances["web.0"].message
+            assert it.journal.open == {}
+            (it.run / "web.0.out").rmdir()
+            await it.start(["web"])
+            assert states(it) == {"web.0": "ready"}
 
     run(scenario())
 

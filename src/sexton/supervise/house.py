@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from sexton.supervise.config import App, Condition, Config
+
+DESCRIPTORS = 8  # of ours for one instance: its guard, its output, sockets, a probe
+SPARE = 100
 
 
 class House:
@@ -46,6 +50,7 @@ class House:
         self.reserved = Ports()
         self.mind_fixed_ports()
         self.instances: dict[str, Instance] = {}
+        self.files: tuple[int, int] | None = None  # the limit of open files for instances, where ours is another
         self._changed = asyncio.Event()
         self._looking = False
         self._finished = asyncio.Event()
@@ -57,8 +62,16 @@ class House:
 
     def add(self, app: App, number: int) -> Instance:
         """An instance of an app, which is not started yet."""
-        instance = Instance(self, app, number)
-        return self.instances.setdefault(instance.name, instance)
+        instance = self.instances.setdefault(f"{app.name}.{number}", Instance(self, app, number))
+        self._make_room()
+        return instance
+
+    def _make_room(self) -> None:
+        """Let us have as many descriptors as so many instances take; they have the limit that we were started with."""
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if self.files is None and soft != hard and len(self.instances) * DESCRIPTORS + SPARE > soft:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            self.files = (soft, hard)
 
     # --- beginning and ending ---
 

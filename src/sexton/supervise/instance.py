@@ -210,24 +210,30 @@ class Instance:
             settings=starting.digest(app),
             cgroup=None if plan.cell is None else str(plan.cell),
         )
-        if app.ready and app.ready.log is not None:
-            self._listen_to_lines()
-        if plan.listen:
-            Path(plan.listen).unlink(missing_ok=True)  # of a guard that was killed
-        out, err = house.capture.open(self.name, app.log, starting.uid(app))
         try:
-            settings: Any = {**plan.settings, "stdout": out, "stderr": err}
-            tree = Tree.unawaited(plan.command, settings, mark=self.mark)
+            tree = self._start_tree(plan)
         except BaseException:
             house.journal.append("end", tree=self.mark)
+            self._leave_cell()
             raise
-        finally:
-            os.close(out)
-            os.close(err)
         if plan.held:
             tree.order_unheard("renew held")
         self.adopted = False
         self._live(tree, held=plan.held)
+
+    def _start_tree(self, plan: starting.Plan) -> Tree:
+        app = self.app
+        if app.ready and app.ready.log is not None:
+            self._listen_to_lines()
+        if plan.listen:
+            Path(plan.listen).unlink(missing_ok=True)  # of a guard that was killed
+        out, err = self.house.capture.open(self.name, app.log, starting.uid(app))
+        try:
+            settings: Any = {**plan.settings, "stdout": out, "stderr": err}
+            return Tree.unawaited(plan.command, settings, mark=self.mark)
+        finally:
+            os.close(out)
+            os.close(err)
 
     def _live(self, tree: Tree, *, held: bool) -> None:
         loop = asyncio.get_running_loop()

@@ -63,7 +63,7 @@ def plan(instance: Instance) -> Plan:
         "env": plan.environment,
         "stop_signal": app.stop.signal,
         "grace": app.stop.grace,
-        "rlimits": app.rlimits,
+        "rlimits": app.rlimits if house.files is None else {"nofile": house.files, **app.rlimits},
         "umask": -1 if app.umask is None else app.umask,
         **_user(app),
     }
