@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sexton.spawn import _rescue
+from sexton.spawn import _rescue, _start
 from sexton.spawn._processes import cmdline, marked
 from tests.spawn.troop import Troop
 from tests.support import monsters
@@ -48,6 +48,8 @@ def nobody_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
                 handle.close()
     left = [str(process) for process in marked(mark)]
     _rescue.end(mark)
+    for given_up in _start._given_up:  # no zombie of this test is a child of the next one's
+        given_up.wait(30)
     assert not left, f"the test left {left}"
 
 

@@ -72,7 +72,13 @@ def program(tmp_path: Path, troop: Troop) -> Iterator[Any]:
 
     def start(*words: str, **more: Any) -> subprocess.Popen[bytes]:
         words_of_tree = json.dumps(troop.words(double_forked(), "polite"))
-        env = {**os.environ, "LOG": str(troop.log.write_fd), "WORDS": words_of_tree, "PYTHONPATH": str(tmp_path)}
+        env = {
+            **os.environ,
+            "LOG": str(troop.log.write_fd),
+            "TESTER": str(os.getpid()),
+            "WORDS": words_of_tree,
+            "PYTHONPATH": str(tmp_path),
+        }
         started.append(subprocess.Popen(words, cwd=tmp_path, env=env, **troop.handed, **more))
         return started[-1]
 
@@ -111,7 +117,9 @@ def test_gunicorn(tmp_path: Path, troop: Troop, program: Any) -> None:
 XDIST = """
 import json, os, subprocess, sexton
 import pytest
-LOG, WORDS = int(os.environ["LOG"]), json.loads(os.environ["WORDS"])
+LOG, WORDS = 200, json.loads(os.environ["WORDS"])  # a number that nothing else has in a worker
+os.dup2(os.open(f"/proc/{os.environ['TESTER']}/fd/{os.environ['LOG']}", os.O_WRONLY), LOG, inheritable=False)
+WORDS[1] = str(LOG)
 
 @pytest.mark.parametrize("number", range(6))
 def test_run(number):
