@@ -262,7 +262,7 @@ def test_many_instances_take_more_descriptors_than_a_program_has_by_default(tmp_
 import resource
 from pathlib import Path
 from sexton.supervise.config import Probe
-from tests.supervise.houses import app, house, run, states
+from tests.supervise.houses import DEADLINE, app, house, run, states
 resource.setrlimit(resource.RLIMIT_NOFILE, (120, 1000))
 async def scenario():
     async with house(Path({str(tmp_path)!r}), app("web", {script!r}, instances=40, ready=Probe(log="1000"))) as it:

@@ -154,7 +154,7 @@ def test_it_ends_when_all_is_completed(home: Home) -> None:
 def test_in_the_background(home: Home) -> None:
     done = home.sexton("up", "-d")
     assert done.returncode == 0, done.stderr
-    assert "1 up, 0 not" in done.stdout
+    assert "1 up; supervisor" in done.stdout
     again = home.sexton("up", "-d")
     supervisor = home.client.status().pid
     assert again.returncode == 1

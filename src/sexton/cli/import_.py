@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from sexton.cli._table import plural
 from sexton.errors import UsageError
 
 
@@ -40,7 +41,7 @@ def import_(source: Path, output: Path) -> None:
             raise UsageError(f"{output} is there already: name another file with -o, or remove it") from None
         except OSError as error:
             raise UsageError(f"{output}: {(error.strerror or str(error)).lower()}") from None
-        print(f"{output}: {len(made.apps)} apps: {', '.join(made.apps)}", file=sys.stderr)
+        print(f"{output}: {plural(len(made.apps), 'app')}: {', '.join(made.apps)}", file=sys.stderr)
     if made.lost:
         print("Not carried over, or different:", file=sys.stderr)
     for line in made.lost:

@@ -25,7 +25,7 @@ COLUMNS = [
     Column("PID", right=True),
     Column("RESTARTS", right=True),
     Column("PORTS", elastic=True),
-    Column("", elastic=True),
+    Column("WHY", elastic=True),
 ]
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from sexton.cli._up import BAD, chosen, file_option
+from sexton.cli._up import chosen, file_option
 from sexton.cli.events import said
 from sexton.errors import SextonError
 
@@ -124,10 +124,12 @@ def _write_down(event: models.Event) -> None:
 
 def _summary(status: models.Status) -> dict[str, object]:
     everybody = [one for app in status.apps for one in app.instances]
+    well = {"ready", "idle", "completed"}
+    failed = [one for one in everybody if one.state not in {*well, "stopped"}]
     return {
         "pid": status.pid,
-        "up": sum(one.state in {"ready", "idle", "completed"} for one in everybody),
-        "failed": [f"{one.name} is {one.state}: {one.message}" for one in everybody if one.state in {*BAD, "waiting"}],
+        "up": sum(one.state in well for one in everybody),
+        "failed": [f"{one.name} is {one.state}" + (f": {one.message}" if one.message else "") for one in failed],
     }
 
 
@@ -170,7 +172,8 @@ def _detach(config: Config) -> NoReturn:
         print(f"sexton: {said['error']}", file=sys.stderr)
         sys.exit(said["code"])
     process.returncode = 0  # it goes on, and nobody waits for it
-    print(f"{config.name}: {said['up']} up, {len(said['failed'])} not; supervisor {said['pid']}, log {path}")
+    missing = f", {len(said['failed'])} not" if said["failed"] else ""
+    print(f"{config.name}: {said['up']} up{missing}; supervisor {said['pid']}, log {path}")
     for line in said["failed"]:
         print(line, file=sys.stderr)
     sys.exit(1 if said["failed"] else 0)

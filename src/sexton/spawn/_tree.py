@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 Scope = Literal["child", "group", "tree"]
 
 
+GREETING = 5.0  # seconds that a guard may take to greet a new owner
+
+
 class Tree(_ends.Forkable):
     """A command, and whatever comes of it, until nothing of it is left.
 
@@ -134,7 +137,9 @@ class Tree(_ends.Forkable):
     # --- the guard's words ---
 
     def _await_hello(self) -> events.Hello:
-        self._await(lambda: bool(self._record.hello or self._record.closed), None)
+        if not self._await(lambda: bool(self._record.hello or self._record.closed), GREETING):
+            self.close()
+            raise GuardError(f"the guard {self.guard} did not answer within {GREETING:g} s: it may be stopped")
         hello = self._record.hello
         if hello is None:
             raise GuardError(f"the guard {self.guard} refused: it has an owner already, or is another user's")

@@ -169,11 +169,19 @@ def _shown(data: bytes) -> str:
 # --- a command ---
 
 
+def _pipe(said: str) -> tuple[int, int]:
+    try:
+        reader, writer = os.pipe()
+    except OSError as error:
+        raise Bad(f"{said}: {error.strerror}") from None
+    os.set_blocking(reader, False)
+    return reader, writer
+
+
 async def command(words: tuple[str, ...], context: Context, seconds: float) -> None:
     """Run it in a contained tree, as the instance's user, where and with what the instance runs. Raises Bad."""
     said = " ".join(words)[:80]
-    reader, writer = os.pipe()
-    os.set_blocking(reader, False)
+    reader, writer = _pipe(said)
     tail = bytearray()
 
     def read() -> None:

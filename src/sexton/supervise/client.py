@@ -190,11 +190,18 @@ class Client:
         try:
             connection.connect()
         except (FileNotFoundError, ConnectionRefusedError):
-            raise NotRunning(f"no supervisor listens at {self}; `sexton up` starts one") from None
+            raise NotRunning(f"no supervisor listens at {self}; {self._remedy()}") from None
         except BlockingIOError:
             raise self._hangs() from None
         except OSError as error:
             raise SextonError(f"{self}: {error.strerror or error}") from None
+
+    def _remedy(self) -> str:
+        left = len(list((self.socket.parent / "run").glob("*.guard"))) if self.socket else 0
+        if not left:
+            return "`sexton up` starts one"
+        what = "`sexton up` takes them over, `sexton down` ends them"
+        return f"of the last one {left} instances run on for their lease: {what}"
 
     def _hangs(self) -> SextonError:
         return SextonError(f"{self}: no answer within {self.timeout:g} s: the supervisor hangs")

@@ -97,9 +97,11 @@ class House:
 
     async def remove(self, gone: list[Instance]) -> None:
         """Stop these, and forget them when nothing of them is left."""
-        for one in gone:
-            one.happen("stop", "nobody asks for it any more")
-        await self.until(lambda: all(one.state in SETTLED for one in gone))
+        while left := [one for one in gone if one.state not in SETTLED]:
+            for one in left:  # again and again: somebody may start it meanwhile
+                one.happen("stop", "nobody asks for it any more")
+            if any(one.state not in SETTLED for one in gone):
+                await self._change()
         for one in gone:
             one.close()
             self.instances.pop(one.name, None)
@@ -111,7 +113,7 @@ class House:
 
     def getting_up(self, instances: Iterable[Instance]) -> bool:
         """Some are on their way up, or wait for one that is."""
-        rising: set[State] = {"starting", "restarting"}
+        rising: set[State] = {"starting", "restarting", "failing"}
         if any(one.state in rising for one in instances):
             return True
         waiting = any(one.state == "waiting" for one in instances)
@@ -212,7 +214,8 @@ class House:
         others = list(self.instances.values())
         if self.config.strategy == "rest_for_one":
             order = [app.name for app in self.config.order()]
-            others = [one for one in others if order.index(one.app.name) > order.index(instance.app.name)]
+            later = set(order[order.index(instance.app.name) + 1 :]) if instance.app.name in order else set()
+            others = [one for one in others if one.app.name in later]
         for one in reversed(others):
             if one is not instance and one.state in {"starting", "ready"}:
                 one.happen("restart", f"{instance.name} ended ({self.config.strategy})")
@@ -227,7 +230,8 @@ class House:
                     code = how.code
                 elif how and how.signal:
                     code = 128 + _number(how.signal)
-                self.down(code=code)
+                if not self.stopping:  # a second call would leave the others no time
+                    self.down(code=code)
             case "stop":
                 for one in reversed(self.instances.values()):
                     if one is not instance:
@@ -290,7 +294,10 @@ class House:
     def ports_changed(self) -> None:
         """Write SEXTON_PORTS_FILE, if it is asked for."""
         if path := os.environ.get("SEXTON_PORTS_FILE"):
-            write_ports_file(Path(path), self.ports())
+            try:
+                write_ports_file(Path(path), self.ports())
+            except OSError as error:
+                self.events.tell("fault", message=f"SEXTON_PORTS_FILE: {error}")
 
     def ports_without_us(self, instance: Instance) -> list[tuple[str, str]]:
         """The names of its auto ports that it does not listen on, and who does: "other" or "nobody"."""

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import random
+import signal
 import time
 import uuid
 from collections import deque
@@ -92,7 +93,7 @@ class Instance:
 
     def pids(self) -> set[int]:
         """Every living process of its tree."""
-        return {process.pid for process in self.life.tree.processes()} if self.life else set()
+        return self.life.processes() if self.life else set()
 
     async def lines(self) -> AsyncIterator[models.Line]:
         """What its command has written and writes: from its start on, for a readiness that waits for a line."""
@@ -144,6 +145,7 @@ class Instance:
                 self._take(*self._queue.popleft())
         finally:
             self._busy = False
+            self._queue.clear()  # where an error came between, what it would have led to is not done later
 
     def _take(self, event: Event, message: str) -> None:
         step = TABLE.get((self.state, event))
@@ -179,7 +181,7 @@ class Instance:
             self.restarts += 1
         try:
             self._start()
-        except (SextonError, OSError) as error:
+        except Exception as error:  # noqa: BLE001 - preexec_fn: SubprocessError; NUL: ValueError; a huge uid: OverflowError
             self.house.capture.flush(self.name)
             self._judge(good=False, why=f"cannot start {app.command[0]}: {error}")
 
@@ -216,10 +218,16 @@ class Instance:
             house.journal.append("end", tree=self.mark)
             self._leave_cell()
             raise
+        self.adopted = False
+        try:
+            self._live(tree, held=plan.held)
+        except BaseException:
+            tree.kill()  # nobody would hear of its end
+            house.journal.append("end", tree=self.mark)
+            self._leave_cell()
+            raise
         if plan.held:
             tree.order_unheard("renew held")
-        self.adopted = False
-        self._live(tree, held=plan.held)
 
     def _start_tree(self, plan: starting.Plan) -> Tree:
         app = self.app
@@ -256,7 +264,7 @@ class Instance:
             for line in self.house.capture.tail([self.name], SOME_LINES):  # it may have been written before
                 lines.put_nowait(line)
         self._live(tree, held=True)
-        self.happen("found-ready" if ready else "found", "adopted")
+        self.happen("found-ready" if ready else "found")
 
     def _hear(self) -> Notify:
         path = self.house.run / f"{self.name}.notify"
@@ -330,7 +338,7 @@ class Instance:
     async def _until_wanted(self) -> None:
         try:
             await demand.until_wanted(self.house.sockets, self.app)
-        except SextonError as error:
+        except (SextonError, OSError) as error:
             self.happen("exhausted", str(error))
         else:
             self.happen("wanted")
@@ -349,7 +357,9 @@ class Instance:
     # --- ending ---
 
     def _end(self) -> None:
-        assert self.life
+        if self.life is None:
+            self.happen("gone")
+            return
         self.life.ask()
         if self._stopping is None:
             self._stopping = asyncio.get_running_loop().create_task(self._stop(self.life))
@@ -373,11 +383,13 @@ class Instance:
             await asyncio.sleep(left)
             life.order("stop 0")
         await asyncio.sleep(left + HURRY)
-        with contextlib.suppress(OSError):
-            life.order("kill")
+        life.order("kill")
+        await asyncio.sleep(HURRY)
+        with contextlib.suppress(OSError):  # it does not listen: it is stopped, or traced; its tree is ended without it
+            os.kill(life.tree.guard, signal.SIGKILL)
 
     async def _before_stop(self, command: tuple[str, ...], grace: float) -> None:
-        with contextlib.suppress(SextonError, OSError):
+        with contextlib.suppress(Exception):  # whatever it is, the stop goes on
             await starting.run_beside(self, command, grace)
 
     def hurry(self) -> None:

@@ -47,6 +47,7 @@ class Life:
         self._why = ""
         self._left = 0
         self._killed = 0
+        self._forgotten = False
         self._watched = contextlib.ExitStack()
         self._descriptor = self._watched.enter_context(tree.watched())
         if self._descriptor is not None:
@@ -72,14 +73,22 @@ class Life:
         self._forget()
         self.tree.close()
 
+    def processes(self) -> set[int]:
+        """Every living process of the tree. To look at them takes in what the guard has said: that is acted on soon."""
+        found = {process.pid for process in self.tree.processes()}
+        if self.tree.over or self.tree.seen != self._seen:
+            self._loop.call_soon(self._listen)
+        return found
+
     def _forget(self) -> None:
+        self._forgotten = True
         if self._descriptor is not None:
             self._loop.remove_reader(self._descriptor)
             self._descriptor = None
         self._watched.close()
 
     def _listen(self) -> None:
-        if self._descriptor is None:
+        if self._forgotten:
             return
         try:
             self.tree.listen()

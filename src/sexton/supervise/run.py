@@ -36,7 +36,8 @@ def lock(state: Path, *, shared: bool = False) -> Iterator[None]:
             fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.pread(fd, 20, 0).decode(errors="replace").strip() or "another one"
-            raise Occupied(f"a supervisor runs already: process {holder} holds {state}") from None
+            remedy = "`sexton reload` applies the file, `sexton down` ends it"
+            raise Occupied(f"a supervisor runs already: process {holder} holds {state}; {remedy}") from None
         if not shared:
             os.ftruncate(fd, 0)
             os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)

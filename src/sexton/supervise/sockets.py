@@ -61,6 +61,7 @@ class Sockets:
     def __init__(self) -> None:
         self._apps: dict[str, dict[str, _Open]] = {}
         self._waiting: dict[str, set[asyncio.Future[None]]] = {}
+        self._watched: set[str] = set()  # the apps whose sockets have a reader
         self._kept: list[int] = []
         self._keep_low()
 
@@ -158,11 +159,13 @@ class Sockets:
 
     def _start_waiting(self, app: str) -> None:
         for one in self._apps[app].values() if self._waiting.get(app) else ():
+            self._watched.add(app)
             asyncio.get_running_loop().add_reader(one.socket.fileno(), self._come, app)
 
     def _stop_waiting(self, app: str) -> None:
-        if not self._waiting.get(app):
+        if app not in self._watched:
             return
+        self._watched.remove(app)
         for one in self._apps.get(app, {}).values():
             asyncio.get_running_loop().remove_reader(one.socket.fileno())
 

@@ -121,7 +121,8 @@ class Supervisor(House):
         for one in chosen:
             if one.life:
                 one.life.order(f"signal {name} {scope}")
-        return _done(chosen)
+        said = "\n".join(f"{one.name}: SIG{name} was sent to its {scope}" for one in chosen)
+        return models.Done(instances=tuple(one.name for one in chosen), message=said or "nothing of it runs")
 
     async def scale(self, app: str, instances: int) -> models.Done:
         """Let an app have so many instances; returns when the new ones are up and nothing is left of the others."""
@@ -172,7 +173,7 @@ class Supervisor(House):
 
     async def _follow(self, old: App | None, app: App) -> None:
         """Make the instances of an app what it says now; `old`: what it said before."""
-        if old is None or app.listen != old.listen:
+        if app.listen or (old and old.listen):  # not only where it differs: the last reload may have failed here
             self.sockets.open(app)
         present = self.of(app.name)
         for one in present:
