@@ -8,11 +8,13 @@ import select
 import signal
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sexton import proc
 from sexton.errors import SextonError
+from sexton.supervise import instance
 from sexton.supervise.config import Restart, Stop
 from tests.supervise.houses import DEADLINE, app, config, event, house, run, states, until_line, until_state
 
@@ -122,5 +124,46 @@ def test_a_guard_that_is_stopped_is_not_adopted_but_ended(tmp_path: Path) -> Non
             assert states(second) == {"web.0": "ready"}
             assert not second.instances["web.0"].adopted
             assert not _lives(before.pid)
+
+    run(scenario())
+
+
+def test_nobody_listens_to_the_sockets_of_an_app_that_is_stopped(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        web = app("web", SLEEP, listen={"http": f"127.0.0.1:{port}"}, on_demand=True)
+        async with house(tmp_path, web) as it:
+            assert states(it) == {"web.0": "idle"}
+            await it.stop(["web"])
+            for _ in range(3):  # turns of the loop, in which what was given up ends
+                await asyncio.sleep(0)
+            selector: Any = vars(asyncio.get_running_loop())["_selector"]
+            assert not set(it.sockets.fds(web)) & {key.fd for key in selector.get_map().values()}
+
+    run(scenario())
+
+
+def test_a_guard_that_does_not_answer_is_ended_at_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(instance, "HURRY", 0.1)
+
+    async def scenario() -> None:
+        async with house(
+            tmp_path, app("web", "setsid sleep 1000 & echo up; exec sleep 1000", stop=Stop(grace=0))
+        ) as it:
+            await until_line(it, "web.0", "up")
+            pids = it.pids("web.0")
+            os.kill(it.instances["web.0"].model().guard, signal.SIGSTOP)
+            await it.stop(["web"])
+            assert not any(_lives(pid) for pid in pids)
+
+    run(scenario())
+
+
+def test_a_command_before_the_stop_that_cannot_be_run_is_passed_over(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with house(tmp_path, app("web", SLEEP, stop=Stop(command=("a\0b",)))) as it:
+            await it.stop(["web"])
+            assert states(it) == {"web.0": "stopped"}
 
     run(scenario())
