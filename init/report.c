@@ -16,6 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#define TRIES 50 /* at a terminal that somebody else writes to, 100 us apart */
 #ifndef RWF_NOWAIT
 #define RWF_NOWAIT 8 /* linux/fs.h, which not every libc has beside it */
 #endif
@@ -169,12 +170,14 @@ ssize_t put(int fd, const char *text, size_t len)
 	/* A terminal refuses that flag, and an old kernel the call; but opened anew it has flags of its own. */
 	format(path, sizeof path, "/proc/self/fd/%d", fd);
 	int own = open(path, O_WRONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+	struct pollfd ready = { .fd = fd, .events = POLLOUT };
 	if (own >= 0) {
-		n = write(own, text, len);
+		/* While somebody else writes to a terminal, it refuses though it has room: that is over in a moment. */
+		for (int tries = 0; (n = write(own, text, len)) < 0 && errno == EAGAIN && tries < TRIES && poll(&ready, 1, 0) == 1; tries++)
+			CALL(SYS_nanosleep, &(struct timespec){ .tv_nsec = 100000 }, NULL);
 		close(own);
 		return n;
 	}
-	struct pollfd ready = { .fd = fd, .events = POLLOUT };
 	return poll(&ready, 1, 0) == 1 && ready.revents == POLLOUT ? write(fd, text, len) : -1;
 }
 
