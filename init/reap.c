@@ -40,13 +40,13 @@ IDLE static void buried(pid_t pid, const char *comm, int status, const struct ru
 	st.command_ended = true;
 }
 
-/* The next to bury, by number, and its name while it still has one; -1: whoever it is. */
+/* The next to bury, by number, and its name while it still has one; 0: nobody yet; -1: there is no child. */
 static pid_t look(char *comm, size_t size)
 {
 	siginfo_t info = { 0 };
-	if (waitid(P_ALL, 0, &info, WEXITED | WSTOPPED | WNOHANG | WNOWAIT | __WALL) != 0 || !info.si_pid)
+	if (waitid(P_ALL, 0, &info, WEXITED | WSTOPPED | WNOHANG | WNOWAIT | __WALL) != 0)
 		return -1;
-	if (info.si_code == CLD_STOPPED)
+	if (!info.si_pid || info.si_code == CLD_STOPPED)
 		return info.si_pid;
 	if (info.si_pid == st.command) {
 		command_name(comm, size); /* a look into /proc takes longer than all else here */
@@ -65,8 +65,10 @@ IDLE bool reap(void)
 		char comm[64] = "";
 		pid_t pid = -1;
 		int status = 0;
-		if (must_look())
-			pid = look(comm, sizeof comm);
+		if (must_look() && (pid = look(comm, sizeof comm)) <= 0) {
+			st.alone = pid < 0; /* who ends after that look is looked at in the next one */
+			return any;
+		}
 		pid = (pid_t)sys(SYS_wait4, pid, (long)&status, WNOHANG | WUNTRACED | __WALL, reporting() ? (long)&usage : 0, 0, 0);
 		if (pid == -EINTR)
 			continue;
