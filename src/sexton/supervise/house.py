@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
+import signal
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -326,6 +327,4 @@ class House:
 
 
 def _number(name: str) -> int:
-    import signal
-
     return int(signal.Signals[f"SIG{name}"]) if f"SIG{name}" in signal.Signals.__members__ else 0

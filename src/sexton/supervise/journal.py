@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from sexton.spawn import _processes
+from sexton.spawn import _ledger, _owner, _processes
 from sexton.spawn._ledger import boot
 from sexton.supervise import models  # noqa: TC001 - msgspec reads the types
 
@@ -46,6 +46,10 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     until: float | None = None  # unix seconds: expiration's hard maximum
     cgroup: str | None = None
     settings: str = ""  # a digest of what the app was started with
+
+    def end(self) -> str:
+        """End its tree, whose supervisor is dead: "was gone" or "ended". Raises LeftoversError."""
+        return _owner.end(_ledger.Entry(self.tree, self.epoch, list(self.command), self.listen))
 
 
 class Exited(msgspec.Struct, frozen=True, kw_only=True):

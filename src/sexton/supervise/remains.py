@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
 
 from sexton.errors import GuardError, SextonError
-from sexton.spawn import Tree, _ledger, _owner
+from sexton.spawn import Tree
 from sexton.spawn._record import name_of
 from sexton.supervise import models
 from sexton.supervise.journal import Journal
@@ -72,7 +72,7 @@ def _end(entry: Entry, tree: Tree | None) -> Fate:
     try:
         if tree is not None:
             tree.wait()
-        how = _owner.end(_ledger.Entry(entry.tree, entry.epoch, list(entry.command), entry.listen))
+        how = entry.end()
     except SextonError as error:
         return Fate(entry.instance, str(error), failed=True)
     return Fate(entry.instance, f"its supervisor is dead; its tree {'ended' if tree else how}")

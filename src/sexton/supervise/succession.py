@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sexton.errors import GuardError, LeftoversError, SextonError
-from sexton.spawn import Tree, _ledger, _owner
+from sexton.spawn import Tree
 from sexton.supervise import starting
 from sexton.supervise.config import App
 
@@ -48,9 +48,8 @@ def _adopt(entry: Entry) -> Tree | None:
 
 
 def _end(house: House, entry: Entry) -> None:
-    about = _ledger.Entry(entry.tree, entry.epoch, list(entry.command), entry.listen)
     try:
-        fate = _owner.end(about)
+        fate = entry.end()
     except LeftoversError as error:
         house.events.tell("leftovers", app=entry.app, instance=entry.instance, message=str(error))
         raise SextonError(str(error)) from error
