@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 
 import sexton
 from sexton.errors import UsageError
-from sexton.spawn import _ledger
+from sexton.spawn import _ledger, _owner
 from tests.spawn.troop import Troop
 from tests.support.lines import DEADLINE
 from tests.support.monsters import double_forked
@@ -67,6 +68,36 @@ def test_the_ledger_is_written_before_the_start(state: Path) -> None:
     assert [line["event"] for line in lines] == ["epoch", "start", "end", "start", "end"]
     assert lines[1]["command"] == ["no-such-program"]
     assert _ledger.Ledger.read(state / "it.ledger").open == {}
+
+
+def test_a_tree_that_has_ended_before_it_is_noted(state: Path) -> None:
+    """Its last word may come with its first."""
+    book = _ledger.Ledger.read(state / "it.ledger")
+    tree = _owner._Owned(["true"])
+    tree.wait(DEADLINE)
+    book.append(event="start", epoch=1, tree=tree.mark, command=["true"], listen=None)
+    tree.noted(book)
+    assert _ledger.Ledger.read(state / "it.ledger").open == {}
+
+
+def test_a_full_disk(state: Path) -> None:
+    """What cannot be written down is not started, and no half of a line is left; an end is not waited for in vain."""
+    ledger = state / "it.ledger"
+    owner = sexton.Owner("it", state=state)
+    with owner.tree(["cat"], stdin=subprocess.PIPE) as tree:
+        before = ledger.read_bytes()
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 20, hard))
+        try:
+            with pytest.raises(OSError, match="No space left"):
+                owner.tree(["true"])
+            assert tree.stdin
+            tree.stdin.close()
+            assert tree.wait(DEADLINE) == 0
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert ledger.read_bytes() == before
+    assert [swept.fate for swept in sexton.Owner("it", "reincarnation", state=state).swept] == ["was gone"]
 
 
 def test_termination(troop: Troop, state: Path) -> None:

@@ -8,6 +8,7 @@ An append-only file of JSON lines, NAME.ledger in the state directory:
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import time
@@ -84,11 +85,14 @@ class Ledger:
         return self.epoch
 
     def append(self, **line: Any) -> None:
-        """Write a line; it is on the disk when this returns."""
-        text = json.dumps(line | {"time": time.time()}) + "\n"
+        """Write a line; it is on the disk when this returns. Raises OSError, and has written nothing then."""
+        data = json.dumps(line | {"time": time.time()}).encode() + b"\n"
         fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            os.write(fd, text.encode())
+            written = os.write(fd, data)
+            if written < len(data):
+                os.ftruncate(fd, os.fstat(fd).st_size - written)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
             os.fsync(fd)
         finally:
             os.close(fd)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -145,12 +146,19 @@ class _Owned(Tree):
 
     def noted(self, book: _ledger.Ledger) -> _Owned:
         self._book = book
+        if self.over:  # a short one may have ended with its start
+            self._note_end()
         return self
 
     def _take(self, data: bytes) -> None:
         super()._take(data)
-        if self.over and self._book:
-            self._book.append(event="end", tree=self.mark)
+        if self.over:
+            self._note_end()
+
+    def _note_end(self) -> None:
+        if self._book:
+            with contextlib.suppress(OSError):  # a tree that is gone without that line is told to be gone, no worse
+                self._book.append(event="end", tree=self.mark)
 
 
 def _me() -> tuple[int, int]:
