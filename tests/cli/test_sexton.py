@@ -43,6 +43,20 @@ def test_help_names_each_command_with_a_summary(flag: str) -> None:
     assert all(listed.values())
 
 
+def test_each_summary_is_a_whole_sentence_on_one_line_of_80_columns() -> None:
+    done = run(SEXTON, "--help", env={"COLUMNS": "80"})
+    listed = done.stdout.partition("Commands:\n")[2].splitlines()
+    assert [line.split()[0] for line in listed] == list(COMMANDS)
+    assert [line for line in listed if not line.endswith(".") or line.endswith("...")] == []
+
+
+@pytest.mark.parametrize("name", COMMANDS.keys() - {"init"})
+def test_the_help_of_each_command_fits_80_columns(name: str) -> None:
+    done = run(SEXTON, name, "--help", env={"COLUMNS": "80"})
+    assert done.returncode == 0, done.stderr
+    assert [line for line in done.stdout.splitlines() if len(line) > 80] == []
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_each_command_is_a_click_command_of_its_name(name: str) -> None:
     command = group.get_command(click.Context(group), name)

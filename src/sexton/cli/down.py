@@ -20,10 +20,11 @@ if TYPE_CHECKING:
 @file_option
 @click.option("--leave", is_flag=True, help="End the supervisor alone: the apps go on for their lease.")
 def down(*, file: Path | None, leave: bool) -> None:
-    """Stop every app, those first that others do not need, and end the supervisor.
+    """Stop every app, and end the supervisor.
 
-    Returns when nothing is left. Called again meanwhile, it leaves them no more time. Where the supervisor is dead,
-    what it left is ended. With --leave the next `sexton up` takes the apps over as they run.
+    Those that others do not need are stopped first. Returns when nothing is left. Called again meanwhile, it leaves
+    them no more time. Where the supervisor is dead, what it left is ended. With --leave the next `sexton up` takes the
+    apps over as they run.
     """
     try:
         _ask(file, leave=leave)

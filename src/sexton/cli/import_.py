@@ -23,9 +23,9 @@ from sexton.errors import UsageError
 )
 def import_(source: Path, output: Path) -> None:
     """
-    Write a sexton.toml from FILE: a supervisord.conf, a Procfile, a docker-compose.yml, or an
-    ecosystem.config.js or .json of pm2.
+    Write a sexton.toml from the file of another supervisor.
 
+    FILE is a supervisord.conf, a Procfile, a docker-compose.yml, or an ecosystem.config.js or .json of pm2.
     What could not be carried over, or became different, is listed on standard error. A .js is run by node.
     """
     from sexton.supervise.importers import convert

@@ -14,5 +14,5 @@ from sexton._binary import become
 )
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="COMMAND [ARG]...")
 def init(arguments: tuple[str, ...]) -> None:
-    """Run COMMAND under sexton-init (`sexton init --help` lists its options)."""
+    """Run COMMAND under sexton-init, an init for containers."""
     become(list(arguments))

@@ -27,8 +27,9 @@ def _wanted(_context: click.Context, _parameter: click.Parameter, words: tuple[s
 @file_option
 @click.argument("wanted", nargs=-1, required=True, callback=_wanted, metavar="APP=N...")
 def scale(*, file: Path | None, wanted: list[tuple[str, int]]) -> None:
-    """Let APP have N instances, until it is scaled again or the file is reloaded.
+    """Change how many instances an app has.
 
+    That holds until it is scaled again or the file is reloaded.
     Returns when the new ones are up, and nothing is left of those that are too many.
     """
     supervisor = client(file)

@@ -9,7 +9,10 @@ import click
 
 @click.command()
 def schema() -> None:
-    """Print the JSON Schema of sexton.toml, for editors that complete and check it."""
+    """Print the JSON Schema of sexton.toml.
+
+    For editors that complete and check it.
+    """
     from sexton.supervise.schema import schema as make
 
     print(json.dumps(make(), indent=2))
