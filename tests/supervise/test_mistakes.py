@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from sexton.errors import UsageError
+from sexton.supervise import peers, shape
 from sexton.supervise.load import load
+from sexton.supervise.values import Table
 
 A = '[apps.a]\ncommand = "a"\n'
 B = '[apps.b]\ncommand = "b"\n'
@@ -28,7 +31,7 @@ CYCLES = {"a": ["c"], "b": ["a"], "c": ["b"], "d": ["e", "a"], "e": ["d"], "f": 
 
 CASES = [
     # the file
-    ("", "1: apps is missing: expected a table"),
+    ("", "1: apps is missing: expected a table, such as [apps.web]"),
     ("[apps]", "1: apps: it is empty: expected a table for each app"),
     ("a = ", "1: Invalid value"),
     ("a = 1\na = 2", "2: Cannot overwrite a value"),
@@ -104,7 +107,30 @@ CASES = [
         f"{A}restart = {{ backoff = 9, maximum = 3 }}",
         "3: apps.a.restart.maximum: 3 s: expected 9, the backoff, or more",
     ),
-    (f"{A}restart = 'always'", '3: apps.a.restart: "always": expected a table'),
+    # as others say it
+    (f"{A}restart = 'always'", '3: apps.a.restart: "always": expected a table: restart = { policy = "always" }'),
+    (f"{A}restart = 'unless-stopped'", 'expected a table: restart = { policy = "always" }'),
+    (f"{A}restart = 'No'", 'expected a table: restart = { policy = "never" }'),
+    (f"{A}restart = true", '3: apps.a.restart: true: expected a table: restart = { policy = "always" }'),
+    (f"{A}restart = false", 'expected a table: restart = { policy = "never" }'),
+    (f"{A}restart = 'on-failure:3'", 'expected a table: restart = { policy = "on-failure", limit = 3 }'),
+    (f"{A}restart = 3", '3: apps.a.restart: 3: expected a table, such as { policy = "on-failure", backoff'),
+    (f"{A}restart = 'sometimes'", '"sometimes": expected a table, such as { policy = "on-failure"'),
+    (
+        f"{A}restart.policy = 'unexpected'",
+        'policy: "unexpected": expected "always", "on-failure" or "never" (here it is "on-failure")',
+    ),
+    (f"{A}restart.policy = false", 'or "never" (here it is "never")'),
+    (f"{A}restart.policy = 'on-failur'", 'or "never" (did you mean on-failure?)'),
+    (f"{A}restart.policy = 3", '3: apps.a.restart.policy: 3: expected "always", "on-failure" or "never"'),
+    (f"{A}autorestart = 'unexpected'", "3: apps.a.autorestart: there is no such key: here it is restart = { policy"),
+    (f"{A}Restart = 'always'", "3: apps.a.Restart: there is no such key: here it is restart = { policy"),
+    (f"[defaults]\nautorestart = true\n{A}", "2: defaults.autorestart: there is no such key: here it is restart ="),
+    (f"{A}depends_on = ['b']\n{B}", "3: apps.a.depends_on: there is no such key: here it is after"),
+    (f"{A}stop = 'TERM'", '3: apps.a.stop: "TERM": expected a table, such as { signal = "TERM"'),
+    (f"{A}ready = 'http://127.0.0.1/'", '": expected a table, such as { http = "'),
+    (f"{A}ports = [8080]", '3: apps.a.ports: a list: expected a table, such as { http = "auto" }'),
+    (f"{A}env = ['A=1']", '3: apps.a.env: a list: expected a table, such as { NAME = "value" }'),
     (f"{A}stop.signal = 'TREM'", '3: apps.a.stop.signal: "TREM": expected a signal'),
     (f"{A}stop.signal = 0", "expected a signal"),
     (f"{A}stop.grace = 61", "3: apps.a.stop.grace: 61 s are more than stop_timeout, 60 s"),
@@ -184,6 +210,34 @@ def test_a_mistake(text: str, said: str, tmp_path: Path, monkeypatch: pytest.Mon
 def test_all_are_told_at_once_in_the_order_of_the_file(tmp_path: Path) -> None:
     found = mistakes(tmp_path, f"zzz = 1\n{A}instances = true\n{B}instances = false\n[defaults]\nidle = 'x'\n")
     assert [one.split(":")[0] for one in found] == ["1", "4", "7", "9"]
+
+
+def test_the_order_is_looked_at_though_keys_are_wrong(tmp_path: Path) -> None:
+    found = mistakes(
+        tmp_path, f"{A}comand = 'a'\nafter = ['b', 'c', 'd']\n{B}after = {{ a = 'ready', d = 'up' }}\n[apps.c]\n"
+    )  # fmt: skip
+    assert [one.partition(" (")[0].partition(": a list")[0] for one in found] == [
+        "3: apps.a.comand: there is no such key",
+        "4: apps.a.after.d: there is no app d",
+        "4: apps.a.after: a cycle: a waits for b, b for a",
+        '7: apps.b.after.d: "up": expected "started", "ready" or "completed"',
+        "8: apps.c: command is missing: expected a command",
+    ]
+
+
+def test_a_table_that_is_none_is_an_app_nevertheless(tmp_path: Path) -> None:
+    assert mistakes(tmp_path, f"apps.b = 1\n{A}after = ['b']\n") == [
+        '1: apps.b: 1: expected a table, such as { command = "..." }'
+    ]
+
+
+@pytest.mark.parametrize("name", sorted(peers.KEYS))
+def test_what_others_call_it_is_no_key_here(name: str) -> None:
+    assert name not in shape.APP.keys
+    said = re.search(r"here it is (\w+)(?: = \{ (\w+))?", peers.KEYS[name])
+    assert said
+    kind = shape.APP.keys[said[1]].kind
+    assert not said[2] or (isinstance(kind, Table) and said[2] in kind.keys)
 
 
 def test_a_default_that_does_not_fit_an_app_is_told_where_it_stands(tmp_path: Path) -> None:

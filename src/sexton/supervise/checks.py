@@ -15,7 +15,7 @@ from sexton.supervise.values import nearest
 from sexton.supervise.variables import expand
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from sexton.supervise.config import App, Condition, Config, Probe
     from sexton.supervise.positions import Path
@@ -48,7 +48,7 @@ def check(config: Config, problems: Problems) -> None:
         for name, probe in (("ready", app.ready), ("live", app.live)):
             if probe is not None:
                 _check_probe(probe, problems, (*path, name))
-    _check_after(config, problems)
+    _check_completed(config, problems)
     _check_addresses(config, problems)
     _check_sockets(config, problems)
 
@@ -145,25 +145,31 @@ def _texts(app: App) -> Iterator[tuple[Path, str]]:
 # --- the order ---
 
 
-def _check_after(config: Config, problems: Problems) -> None:
-    for app in config.apps.values():
-        for name, condition in app.after.items():
-            place = ("apps", app.name, "after", name)
-            other = config.apps.get(name)
-            if other is None:
-                problems.add(place, f"there is no app {name}{nearest(name, config.apps)}")
-            elif condition == "completed" and other.restart.policy == "always":
-                problems.add(place, f'"completed" never comes: {name} is always restarted (restart.policy)')
-    for cycle in _cycles(config.apps):
+def check_order(after: Mapping[str, Iterable[str]], apps: Collection[str], problems: Problems) -> None:
+    """Tell `problems` of what is waited for and is not there, and of cycles; `after`: whom each app waits for."""
+    for app, others in after.items():
+        for name in others:
+            if name not in apps:
+                problems.add(("apps", app, "after", name), f"there is no app {name}{nearest(name, apps)}")
+    for cycle in _cycles(after):
         first, *others = [*cycle, cycle[0]]
         told = f"{first} waits for {others[0]}" + "".join(f", {one} for {other}" for one, other in pairwise(others))
         problems.add(("apps", cycle[0], "after"), f"a cycle: {told}")
 
 
-def _cycles(apps: Mapping[str, App]) -> list[list[str]]:
+def _check_completed(config: Config, problems: Problems) -> None:
+    for app in config.apps.values():
+        for name, condition in app.after.items():
+            other = config.apps.get(name)
+            if other and condition == "completed" and other.restart.policy == "always":
+                text = f'"completed" never comes: {name} is always restarted (restart.policy)'
+                problems.add(("apps", app.name, "after", name), text)
+
+
+def _cycles(after: Mapping[str, Iterable[str]]) -> list[list[str]]:
     """Those that wait for themselves, each waiting for the next one; each is cut where it is told."""
-    graph = {name: [other for other in app.after if other in apps] for name, app in apps.items()}
-    order = list(apps)
+    graph = {name: [other for other in others if other in after] for name, others in after.items()}
+    order = list(after)
     found: list[list[str]] = []
     while True:
         try:

@@ -67,7 +67,14 @@ class _Loader:
 
     def make(self, raw: dict[str, Any]) -> config.Config:
         known = FILE.read(_merged(raw), (), self.problems)
-        self.problems.check()
+        half_read = bool(self.problems)
+        checks.check_order(
+            {name: app.get("after", {}) for name, app in known.get("apps", {}).items()},
+            raw["apps"] if isinstance(raw.get("apps"), dict) else {},
+            self.problems,
+        )
+        if half_read:
+            self.problems.check()
         if not known["apps"]:
             self.problems.add(("apps",), "it is empty: expected a table for each app, as [apps.web]")
         apps = {name: self._app(name, app) for name, app in known["apps"].items()}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from sexton.spawn._record import name_of
-from sexton.supervise import config
+from sexton.supervise import config, peers
 from sexton.supervise.values import (
     Choice,
     Command,
@@ -117,6 +117,7 @@ READY = Table(
         "interval": Key(Duration(zero=False), "the longest pause between two probes"),
         "deadline": Key(Duration(zero=False), "that getting ready may take, from the start"),
     },
+    example='{ http = "http://127.0.0.1:${port}/" }',
     elsewhere=dict.fromkeys(("failures", "delay", "watchdog"), "only [live] has it"),
     defaults=_defaults(config.Probe, "failures", "delay"),
 )
@@ -128,15 +129,18 @@ LIVE = Table(
         "delay": Key(Duration(), "before the first probe"),
         "watchdog": Key(Duration(zero=False), "with notify: WATCHDOG=1 must come at least so often"),
     },
+    example='{ http = "http://127.0.0.1:${port}/" }',
     elsewhere={
         "log": "only [ready] has it: a line that was written says nothing of now",
         "deadline": "only [ready] has it; here it is failures times interval",
     },
     defaults=_defaults(config.Probe, "deadline"),
 )
-RESTART = Table(
+RESTART = peers.Restarts(
     {
-        "policy": Key(Choice("always", "on-failure", "never"), "after which ends of the command it is started again"),
+        "policy": Key(
+            peers.Policy("always", "on-failure", "never"), "after which ends of the command it is started again"
+        ),
         "backoff": Key(Duration(), "the first pause before a restart"),
         "factor": Key(Number(1), "each further pause is so many times longer"),
         "maximum": Key(Duration(), "the longest pause"),
@@ -144,6 +148,7 @@ RESTART = Table(
         "stable": Key(Duration(), "after so long a life the count begins anew"),
         "limit": Key(Either(Whole(0), Word("unlimited", None)), "more restarts than that make it fatal"),
     },
+    example='{ policy = "on-failure", backoff = "1s", limit = 10 }',
     defaults=_defaults(config.Restart),
 )
 STOP = Table(
@@ -153,6 +158,7 @@ STOP = Table(
         "scope": Key(Choice("child", "group", "tree"), "whom the signal is sent to at first"),
         "command": Key(_COMMAND, "run before the signal, within the grace"),
     },
+    example='{ signal = "TERM", grace = "10s" }',
     defaults=_defaults(config.Stop),
 )
 ORPHANS = Table(
@@ -163,13 +169,15 @@ ORPHANS = Table(
         "lease": Key(Duration(zero=False), "how long it goes on without one"),
         "maximum": Key(Duration(zero=False), "expiration: how long it lives at most"),
     },
+    example='{ policy = "gentle", lease = "60s" }',
     defaults=_defaults(config.Orphans),
 )
 LIMITS = Table(
     {
         "memory": Key(Size(), "of the whole tree"),
         "processes": Key(Whole(1), "and threads of the whole tree"),
-    }
+    },
+    example='{ memory = "512MiB" }',
 )
 LOG = Table(
     {
@@ -178,6 +186,7 @@ LOG = Table(
         "max_size": Key(Size(), "of a file, before the next one is begun"),
         "keep": Key(Whole(0), "so many older files are kept"),
     },
+    example='{ format = "text", max_size = "10MB", keep = 5 }',
     defaults=_defaults(config.Log),
 )
 
@@ -185,10 +194,9 @@ LOG = Table(
 class After(Map):
     """What an app waits for: a table of conditions, or a list of apps."""
 
-    expected = 'a table of apps and conditions, such as { db = "ready" }, or a list of apps'
-
     def __init__(self) -> None:
-        super().__init__(Choice("started", "ready", "completed"), NAME, "the name of an app")
+        super().__init__(Choice(*CONDITIONS), NAME, "the name of an app", example="")
+        self.expected = 'a table of apps and conditions, such as { db = "ready" }, or a list of apps'
         self.schema = {"anyOf": [self.schema, {"type": "array", "items": {"type": "string"}}]}
 
     def read(self, value: object, path: Path, problems: Problems) -> dict[str, str | None]:
@@ -220,7 +228,12 @@ _APP: Mapping[str, Key] = {
     "shell": Key(Flag(), "have /bin/sh run the command, which then is one string"),
     "cwd": Key(_PATH, "the directory it runs in; otherwise that of this file"),
     "env": Key(
-        Map(Either(Text(), Whole(-(2**63)), expected="a string or a whole number"), r"[^=\0]+", "a name without ="),
+        Map(
+            Either(Text(), Whole(-(2**63)), expected="a string or a whole number"),
+            r"[^=\0]+",
+            "a name without =",
+            example='{ NAME = "value" }',
+        ),
         "environment variables, beside those of the supervisor",
     ),
     "env_file": Key(Many(), "files of NAME=VALUE lines; `env` has the last word"),
@@ -231,17 +244,18 @@ _APP: Mapping[str, Key] = {
             Either(Whole(0), Size(), Word("unlimited", -1), expected='a whole number, a size or "unlimited"'),
             r".*",
             "a limit of setrlimit(2)",
+            example="{ nofile = 1024 }",
             known=RLIMITS,
         ),
         "resource limits of each process",
     ),
     "instances": Key(Whole(0, 10_000), "so many of it run"),
     "ports": Key(
-        Map(Either(_PORT, Word("auto", "auto")), NAME, NAMES),
+        Map(Either(_PORT, Word("auto", "auto")), NAME, NAMES, example='{ http = "auto" }'),
         "ports of each instance, by name; the first one is in PORT, each in PORT_NAME",
     ),
     "listen": Key(
-        Map(_LISTEN, NAME, NAMES),
+        Map(_LISTEN, NAME, NAMES, example='{ http = ":8000" }'),
         "sockets that the supervisor opens and that all instances are given (LISTEN_FDS)",
     ),
     "after": Key(After(), "the apps it waits for, and until they are what"),
@@ -259,8 +273,8 @@ _APP: Mapping[str, Key] = {
 }
 _APP_DEFAULTS = _defaults(config.App)
 
-APP = AppTable(_APP, required=["command"], defaults=_APP_DEFAULTS)
-DEFAULTS = Table(_APP)
+APP = AppTable(_APP, example='{ command = "..." }', required=["command"], elsewhere=peers.KEYS, defaults=_APP_DEFAULTS)
+DEFAULTS = Table(_APP, elsewhere=peers.KEYS)
 API = Table(
     {
         "listen": Key(Text("HOST:PORT", check=_address), "the address of the control API, beside its socket"),
@@ -278,7 +292,7 @@ FILE = Table(
         "stop_timeout": Key(Duration(zero=False), "that stopping everything may take"),
         "api": Key(API, "the control API on TCP"),
         "defaults": Key(DEFAULTS, "what holds for each app that does not say otherwise"),
-        "apps": Key(Map(APP, NAME, NAMES), "the apps, by name"),
+        "apps": Key(Map(APP, NAME, NAMES, example="[apps.web]"), "the apps, by name"),
     },
     required=["apps"],
     defaults=_defaults(config.Config),

@@ -239,11 +239,13 @@ class Choice(Kind):
 
     def read(self, value: object, path: Path, problems: Problems) -> str:
         """It."""
-        if not isinstance(value, str):
+        if not isinstance(value, str) or value not in self._words:
             raise self.wrong(value)
-        if value not in self._words:
-            raise Wrong(f"{shown(value)}: expected {self.expected}{nearest(value, self._words)}")
         return value
+
+    def wrong(self, value: object) -> Wrong:
+        """With what was perhaps meant."""
+        return Wrong(f"{super().wrong(value)}{nearest(value, self._words) if isinstance(value, str) else ''}")
 
 
 class Either(Kind):
@@ -322,10 +324,9 @@ class Many(Kind):
 class Map(Kind):
     """A table whose keys are names that the user chooses."""
 
-    expected = "a table"
-
-    def __init__(self, value: Kind, name: str, names: str, *, known: Iterable[str] = ()) -> None:
+    def __init__(self, value: Kind, name: str, names: str, *, example: str, known: Iterable[str] = ()) -> None:
         """`name` is the pattern of a key, `names` says it for people; `known`: the keys that there are at all."""
+        self.expected = f"a table, such as {example}"
         self._value = value
         self._name, self._names, self._known = re.compile(name), names, tuple(known)
         self.schema: Schema = {
@@ -356,21 +357,22 @@ class Key(NamedTuple):
 class Table(Kind):
     """A table with keys that we know.
 
+    example    of such a table, for who writes something else
     required   those that must be there
-    elsewhere  those that another such table has, and what to say of them here
+    elsewhere  those that another such table has, or another supervisor, and what to say of them here
     defaults   what a key that is missing means, for the schema
     """
-
-    expected = "a table"
 
     def __init__(
         self,
         keys: Mapping[str, Key],
         *,
+        example: str = "",
         required: Iterable[str] = (),
         elsewhere: Mapping[str, str] | None = None,
         defaults: Mapping[str, object] | None = None,
     ) -> None:
+        self.expected = f"a table, such as {example}" if example else "a table"
         self.keys = dict(keys)
         self._required = tuple(required)
         self._elsewhere = elsewhere or {}
