@@ -129,6 +129,7 @@ def test_the_commands_reach_the_supervisor(served: Serving) -> None:
         (("POST", "/v1/down", b'{"leave":1}'), 400, "leave"),
         (("POST", "/v1/down", b"{" * (1 << 17)), 413, "65536"),
         (("GET", "/v1/events?since=-1", b""), 400, "since"),
+        (("GET", "/v1/events?n=-1", b""), 400, "n:"),
         (("GET", "/v1/events?follow=maybe", b""), 400, "follow"),
         (("GET", "/v1/logs?n=many", b""), 400, "n:"),
         (("GET", "/v1/logs?target=nope", b""), 400, "nope"),
@@ -204,13 +205,17 @@ def test_events_that_were_and_that_come(served: Serving) -> None:
         assert [(one["id"], one["event"]) for one in stream.take(1)] == [("3-2", "stopping")]
     assert len(json.loads(ask(served, "GET", "/v1/events")[1])) == 2
     assert len(json.loads(ask(served, "GET", "/v1/events?since=1")[1])) == 1
+    for count, numbers in (("0", []), ("1", [2]), ("9", [1, 2])):
+        assert [one["number"] for one in json.loads(ask(served, "GET", f"/v1/events?n={count}")[1])] == numbers
+    with Stream(served, "/v1/events?n=1") as stream:
+        assert [one["id"] for one in stream.take(1)] == ["3-2"]
 
 
 @pytest.mark.parametrize(("last", "first"), [("3-2", "3-3"), ("2-2", "3-1")])
 def test_a_listener_goes_on_where_it_was(served: Serving, last: str, first: str) -> None:
     for _ in range(3):
         served.do(lambda: served.fake.events.tell("state"))
-    with Stream(served, "/v1/events", f"Last-Event-ID: {last}\r\n") as stream:
+    with Stream(served, "/v1/events?n=0", f"Last-Event-ID: {last}\r\n") as stream:
         assert stream.take(3 if first == "3-1" else 1)[0]["id"] == first
 
 

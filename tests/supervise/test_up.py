@@ -112,6 +112,22 @@ def test_in_the_foreground_until_it_is_told_to_stop(home: Home) -> None:
     assert not Journal(home.state / "ledger").open
 
 
+@pytest.mark.parametrize("words", [["up"], ["up", "-d"]])
+def test_what_is_ready_is_told_with_its_ports(home: Home, words: list[str]) -> None:
+    server = f"exec {sys.executable} -m http.server --bind 127.0.0.1 $PORT"
+    home.write(web=server + '#ports = { http = "auto" }\n')
+    if words == ["up"]:
+        with home.up() as running:
+            until(running, "web.0: ready")
+            said = f"web.0: ready, http={home.client.ports()['web.0']['http']}"
+            running.send(signal.SIGTERM)
+            assert f"sexton | {said}" in running.wait().out.splitlines()
+    else:
+        assert home.sexton(*words).returncode == 0
+        said = f"web.0: ready, http={home.client.ports()['web.0']['http']}"
+        assert f" {said}\n" in (home.state / "supervisor.log").read_text()
+
+
 def test_a_second_interrupt_leaves_no_more_time(home: Home) -> None:
     home.write("stop_timeout = 2000", a=STUBBORN + "#stop = { grace = 1000 }\n")
     with home.up() as running:

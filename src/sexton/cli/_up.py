@@ -11,7 +11,7 @@ import click
 from sexton.errors import SextonError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from typing import TypeVar
 
     from sexton.supervise import models
@@ -63,10 +63,16 @@ def state_of(file: Path | None) -> Path:
 
 def client(file: Path | None) -> Client:
     """The client of its supervisor, which may run or not. Raises UsageError."""
+    from sexton.supervise import where
     from sexton.supervise.client import Client
-    from sexton.supervise.where import SOCKET
 
-    return Client(state_of(file) / SOCKET)
+    path = chosen(file)
+    return Client(where.state_of(path) / where.SOCKET, file=path)
+
+
+def ports_of(ports: Mapping[str, int]) -> str:
+    """`http=40001`, for people."""
+    return " ".join(f"{name}={port}" for name, port in ports.items())
 
 
 def done(answer: models.Done) -> None:

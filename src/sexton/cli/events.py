@@ -19,18 +19,23 @@ if TYPE_CHECKING:
 @click.command()
 @file_option
 @click.option("--follow/--no-follow", default=True, help="Stay and print what comes; that is the default.")
+@click.option("-n", "--lines", type=click.IntRange(min=0), metavar="N", help="Of what has happened the last N only.")
 @click.option("--since", type=click.IntRange(min=0), default=0, metavar="NUMBER", help="Only those after this one.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
-def events(*, file: Path | None, follow: bool, since: int, as_json: bool) -> None:
-    """Print what has happened since the supervisor started, and what happens, until it ends."""
+def events(*, file: Path | None, follow: bool, lines: int | None, since: int, as_json: bool) -> None:
+    """Print what has happened to the apps, and what happens.
+
+    It begins with the start of the supervisor, and ends with its end.
+    """
+    found = client(file).events(since, lines=lines, follow=follow)
     if as_json:
         import msgspec
 
-        for event in client(file).events(since, follow=follow):
+        for event in found:
             print(msgspec.json.encode(event).decode(), flush=True)
         return
     on = screen()
-    for event in client(file).events(since, follow=follow):
+    for event in found:
         print(on.paint(said(event), *STYLES.get(event.state or "", ())), flush=True)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sexton.cli._table import Column, Screen, plural, screen, span, table
-from sexton.cli._up import BAD, STYLES, client, file_option
+from sexton.cli._up import BAD, STYLES, client, file_option, ports_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -95,7 +95,7 @@ def _cells(one: models.Instance, now: float) -> tuple[str, ...]:
         span(max(now - one.since, 0)),
         str(one.pid or "-"),
         str(one.restarts),
-        " ".join(f"{name}={port}" for name, port in one.ports.items()),
+        ports_of(one.ports),
         _why(one, now),
     )
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from sexton.cli._up import chosen, file_option
+from sexton.cli._up import chosen, file_option, ports_of
 from sexton.cli.events import said
 from sexton.errors import SextonError
 
@@ -71,13 +71,15 @@ def _stay(path: Path, config: Config, tell_fd: int | None) -> int:
 
     def watch(supervisor: Supervisor) -> None:
         if tell_fd is not None:
-            supervisor.events.listen(_write_down)
+            supervisor.events.listen(lambda event: _write_down(_told(event, supervisor)))
             return
         from sexton.cli._lines import Printer
 
         printer = Printer(supervisor.instances)
         supervisor.capture.listen(printer.show)
-        supervisor.events.listen(lambda event: None if event.state == "waiting" else printer.show(_as_line(event)))
+        supervisor.events.listen(
+            lambda event: None if event.state == "waiting" else printer.show(_as_line(event, supervisor))
+        )
 
     def begun(supervisor: Supervisor) -> None:
         if tell_fd is not None:
@@ -104,20 +106,27 @@ def _gone() -> bool:
     return False
 
 
-def _as_line(event: models.Event) -> models.Line:
+def _told(event: models.Event, supervisor: Supervisor) -> str:
+    """An event for people; of an instance that is ready its ports as well."""
+    text = said(event, clock=False)
+    one = supervisor.instances.get(event.instance) if event.state == "ready" else None
+    return f"{text}, {ports_of(one.ports)}" if one and one.ports else text
+
+
+def _as_line(event: models.Event, supervisor: Supervisor) -> models.Line:
     """What happens, among what the apps write."""
     from sexton.supervise.models import Line
 
-    return Line(time=event.time, app="", instance="", stream="err", text=said(event, clock=False))
+    return Line(time=event.time, app="", instance="", stream="err", text=_told(event, supervisor))
 
 
 # --- in the background ---
 
 
-def _write_down(event: models.Event) -> None:
+def _write_down(text: str) -> None:
     """What happens, into supervisor.log."""
     try:
-        print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {said(event, clock=False)}", file=sys.stderr, flush=True)
+        print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}", file=sys.stderr, flush=True)
     except (OSError, ValueError):
         return  # the disk is full: the apps go on
 

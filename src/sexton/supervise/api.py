@@ -16,6 +16,7 @@ from starlette.routing import Route
 from sexton.errors import SextonError, UsageError
 from sexton.supervise import models, openapi
 from sexton.supervise.asked import Down, Scale, Signal
+from sexton.supervise.happenings import KEEP
 from sexton.supervise.metrics import Metrics
 from sexton.supervise.server import Server, read_token
 from sexton.supervise.streams import Streams, Tap, frame
@@ -112,19 +113,22 @@ class Api:
 
     async def _events(self, request: Request) -> Response:
         events, epoch = self.supervisor.events, self.supervisor.epoch
-        since = _number(request, "since", 0)
+        since, count = _number(request, "since", 0), _number(request, "n", KEEP)
         if last := request.headers.get("last-event-id"):
             then, _, number = last.partition("-")
             if not (_is_number(then) and _is_number(number)):
                 raise UsageError(f"Last-Event-ID: {last[:80]!r}: expected EPOCH-NUMBER, as in 3-17")
-            since = int(number) if int(then) == epoch else 0  # what an earlier supervisor said is gone
+            # What an earlier supervisor said is gone.
+            since, count = int(number) if int(then) == epoch else 0, KEEP
+        been = events.since(since)
+        been = been[max(len(been) - count, 0) :]
         if not _follows(request):
-            return _json(events.since(since))
+            return _json(been)
 
         def framed(event: models.Event) -> bytes:
             return frame(event.kind, event, f"{epoch}-{event.number}")
 
-        tap = Tap(map(framed, events.since(since)))
+        tap = Tap(map(framed, been))
         leave = events.listen(lambda event: tap.put(framed(event)))
         return self._stream(tap, leave)
 

@@ -34,6 +34,7 @@ class Client:
     """Speaks to one supervisor, at its socket or at a URL.
 
     socket    the path of api.sock in its state directory
+    file      its sexton.toml, only for messages to name it
     url       http://HOST:PORT or https://..., where the file has an [api]; with its `token`
     timeout   seconds for questions; commands that wait for apps take as long as these do
 
@@ -45,6 +46,7 @@ class Client:
         self,
         socket: str | Path | None = None,
         *,
+        file: Path | None = None,
         url: str | None = None,
         token: str | None = None,
         timeout: float = PROMPT,
@@ -52,6 +54,7 @@ class Client:
         if (socket is None) == (url is None):
             raise UsageError("Client: expected either the path of a socket or a url")
         self.socket = None if socket is None else Path(socket)
+        self.file = file
         self.url = url
         self.timeout = timeout
         self._token = token
@@ -76,11 +79,14 @@ class Client:
         """The ports of each instance: {"web.0": {"http": 40001}}."""
         return self._call("GET", "/v1/ports", dict[str, dict[str, int]])
 
-    def events(self, since: int = 0, *, follow: bool = False) -> Iterator[models.Event]:
-        """What has happened after the event of that number; with `follow` it stays, until the supervisor ends."""
+    def events(self, since: int = 0, *, lines: int | None = None, follow: bool = False) -> Iterator[models.Event]:
+        """What has happened after the event of that number, or the last `lines` of it; with `follow` it stays, until
+        the supervisor ends.
+        """
+        query = {"since": since} | ({} if lines is None else {"n": lines})
         if follow:
-            return self._stream("/v1/events", {"since": since}, models.Event)
-        return iter(self._call("GET", f"/v1/events?since={since}&follow=0", list[models.Event]))
+            return self._stream("/v1/events", query, models.Event)
+        return iter(self._call("GET", f"/v1/events?{urlencode(query | {'follow': 0})}", list[models.Event]))
 
     def logs(
         self, targets: Sequence[str] = ("all",), lines: int = 100, *, follow: bool = False
@@ -190,7 +196,8 @@ class Client:
         try:
             connection.connect()
         except (FileNotFoundError, ConnectionRefusedError):
-            raise NotRunning(f"no supervisor listens at {self}; {self._remedy()}") from None
+            whose = f" of {self.file}" if self.file else ""
+            raise NotRunning(f"no supervisor{whose} listens at {self}; {self._remedy()}") from None
         except BlockingIOError:
             raise self._hangs() from None
         except OSError as error:
@@ -200,8 +207,10 @@ class Client:
         left = len(list((self.socket.parent / "run").glob("*.guard"))) if self.socket else 0
         if not left:
             return "`sexton up` starts one"
+        if left == 1:
+            return "an instance of the last one runs on for its lease: `sexton up` takes it over, `sexton down` ends it"
         what = "`sexton up` takes them over, `sexton down` ends them"
-        return f"of the last one {left} instances run on for their lease: {what}"
+        return f"{left} instances of the last one run on for their lease: {what}"
 
     def _hangs(self) -> SextonError:
         return SextonError(f"{self}: no answer within {self.timeout:g} s: the supervisor hangs")

@@ -36,6 +36,7 @@ OPERATIONS = (
         "events", "get", "/v1/events", "What has happened.", tuple[models.Event, ...], stream=True,
         parameters=(
             ("since", "query", int, "only those with a greater number"),
+            ("n", "query", int, "so many of the last ones; all if it is not said"),
             FOLLOW,
             ("Last-Event-ID", "header", str, "EPOCH-NUMBER: go on after that one"),
         ),
