@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from sexton.errors import UsageError
+from sexton.errors import NotRunning, UsageError
 from sexton.supervise import models, where
+from sexton.supervise.client import Client
 from sexton.supervise.load import load
+from sexton.supervise.targets import unknown
 from tests.supervise.fake import Serving, serving
 from tests.support.lines import DEADLINE, Lines
 
@@ -107,6 +109,8 @@ def test_events(served: Serving) -> None:
     found = [json.loads(line) for line in sexton(served, "events", "--no-follow", "--json").stdout.splitlines()]
     assert [one["number"] for one in found] == [1, 2]
     assert sexton(served, "events", "--no-follow", "--since", "1").stdout.count("\n") == 1
+    assert sexton(served, "events", "--no-follow", "-n", "1").stdout.endswith("had to be killed\n")
+    assert sexton(served, "events", "--no-follow", "-n", "0").stdout == ""
 
 
 @pytest.mark.parametrize(
@@ -118,6 +122,7 @@ def test_events(served: Serving) -> None:
         (["scale", "web=-1"], 2, "expected APP=N"),
         (["signal", "HUP"], 2, "Missing argument"),
         (["status", "-f", "elsewhere.toml"], 2, "elsewhere.toml: no such file"),
+        (["logs", "-f", "sexton.toml"], 2, "a file is named by --file, and -f follows"),
     ],
 )
 def test_what_is_wrong_is_said(served: Serving, words: list[str], code: int, says: str) -> None:
@@ -138,7 +143,8 @@ def test_without_a_supervisor_the_exit_status_is_3(tmp_path: Path, command: str)
         [SEXTON, command], cwd=tmp_path, capture_output=True, text=True, timeout=DEADLINE, check=False
     )
     assert done.returncode == 3
-    assert "no supervisor listens at" in done.stderr
+    said = f"sexton: no supervisor of sexton.toml listens at {tmp_path}/state/api.sock; `sexton up` starts one\n"
+    assert done.stderr == said
 
 
 @pytest.mark.parametrize(
@@ -153,9 +159,52 @@ def test_the_commands_look_where_the_supervisor_is(tmp_path: Path, monkeypatch: 
     assert str(where.state_of(path)) == load(path).state
 
 
+def test_a_file_above_is_named(tmp_path: Path) -> None:
+    (tmp_path / "sexton.toml").write_text('state = "state"\n' + APP)
+    (tmp_path / "below").mkdir()
+    done = subprocess.run(
+        [SEXTON, "status"], cwd=tmp_path / "below", capture_output=True, text=True, timeout=DEADLINE, check=False
+    )
+    assert "no supervisor of ../sexton.toml listens at" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("left", "says"), [(1, "an instance of the last one runs on"), (2, "2 instances of the last one run on")]
+)
+def test_what_runs_on_without_a_supervisor_is_said(tmp_path: Path, left: int, says: str) -> None:
+    (tmp_path / "run").mkdir()
+    for number in range(left):
+        (tmp_path / "run" / f"web.{number}.guard").touch()
+    with pytest.raises(NotRunning, match=f"{says} for (its|their) lease: `sexton up` takes"):
+        Client(tmp_path / "api.sock").status()
+
+
+@pytest.mark.parametrize(
+    ("target", "says"),
+    [
+        ("wbe", "expected an app, an instance or all (did you mean web?)"),
+        ("wbe.0", "expected an app, an instance or all (did you mean web?)"),
+        ("al", "expected an app, an instance or all (did you mean all?)"),
+        ("nobody", "expected an app, an instance or all: web, db, web.0, web.1, db.0"),
+        ("web.2", "web has no such instance, but web.0, web.1"),
+        ("idle.0", "idle has no such instance, and no other"),
+    ],
+)
+def test_what_was_meant(target: str, says: str) -> None:
+    apps = ["web", "db"] if target != "idle.0" else ["idle"]
+    instances = ["web.0", "web.1", "db.0"]
+    assert str(unknown(target, apps, instances)) == f"{target!r}: {says}"
+
+
+def test_what_was_meant_among_many() -> None:
+    apps = [f"app{number}" for number in range(100)]
+    assert str(unknown("x", apps)).endswith(", app19, ...")
+    assert str(unknown("app1.9", apps, [f"app1.{number}" for number in range(5)])).endswith("but app1.0 to app1.4")
+
+
 def test_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UsageError, match=r"no sexton\.toml"):
+    with pytest.raises(UsageError, match=r"no sexton\.toml in .* name one with --file FILE, write one"):
         where.default_path()
     (tmp_path / "sexton.toml").write_bytes(b"\xff")
     with pytest.raises(UsageError, match="UTF-8"):

@@ -249,7 +249,7 @@ def test_the_nearest_file_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     below = tmp_path / "a" / "b"
     below.mkdir(parents=True)
     monkeypatch.chdir(below)
-    with pytest.raises(UsageError, match=r"there is no sexton.toml in .*a/b or above it; name one with -f FILE"):
+    with pytest.raises(UsageError, match=r"there is no sexton.toml in .*a/b or above it: name one with --file FILE"):
         default_path()
     (tmp_path / "sexton.toml").touch()
     assert str(default_path()) == "../../sexton.toml"

@@ -6,9 +6,12 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import subprocess
 import sysconfig
+import time
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -35,9 +38,9 @@ format = "json"
 """
 
 
-def say(text: str, instance: str = "web.0", stream: str = "out") -> models.Line:
+def say(text: str, instance: str = "web.0", stream: str = "out", at: float = 1.0) -> models.Line:
     app = instance.rpartition(".")[0]
-    return models.Line(time=1.0, app=app, instance=instance, stream="err" if stream == "err" else "out", text=text)
+    return models.Line(time=at, app=app, instance=instance, stream="err" if stream == "err" else "out", text=text)
 
 
 @pytest.fixture
@@ -102,6 +105,41 @@ def test_logs_of_a_supervisor_and_without_one(here: Path) -> None:
     assert "'nobody': expected an app, an instance or all: web, api" in done.stderr
 
 
+def test_when_it_was_written(here: Path) -> None:
+    began = time.time()
+    assert sexton(here, "up", "-d").returncode == 0
+    with started(here, "logs", "-t", "-f", "web.0") as (_, lines):
+        seen = [str(lines.line()) for _ in range(2)]
+    done = sexton(here, "logs", "--timestamps", "api", "web.1")
+    assert (done.returncode, done.stderr) == (0, "")
+    ended = time.time()
+    seen += done.stdout.splitlines()
+    assert len(seen) == 5
+    for line in seen:
+        found = re.fullmatch(r"(?:web|api)\.\d \| (\S+) (?:hello \d|error|I am the api)", line)
+        assert found, line
+        assert int(began) <= datetime.fromisoformat(found[1]).timestamp() <= ended
+
+
+def test_a_text_file_does_not_say_when_it_was_written(here: Path) -> None:
+    assert sexton(here, "up", "-d").returncode == 0
+    assert sexton(here, "down").returncode == 0
+    done = sexton(here, "logs", "-t", "web.0")
+    shown = sorted(" ".join(line.split()) for line in done.stdout.splitlines())
+    assert shown == ["web.0 | - error", "web.0 | - hello 0"]
+    assert done.stderr.startswith("sexton: -: a text file does not say when a line was written; ")
+    assert done.stderr.count("\n") == 1
+    done = sexton(here, "logs", "-t", "api")
+    assert re.fullmatch(r"api\.0 \| \d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d I am the api\n", done.stdout)
+    assert done.stderr == ""
+
+
+def test_that_nothing_was_written_is_said(here: Path) -> None:
+    done = sexton(here, "logs")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "nothing is in the log files, and no supervisor of sexton.toml listens at" in done.stderr
+
+
 def test_up_prints_what_they_write(here: Path) -> None:
     with started(here, "up") as (process, lines):
         seen: list[str] = []
@@ -140,6 +178,10 @@ def test_names_are_aligned_and_colored() -> None:
     assert plain.line(say("hello\r")) == "web.0     | hello\n"
     assert plain.line(say("a", "longer.name.3")) == "longer.name.3 | a\n"
     assert plain.line(say("b")) == "web.0         | b\n"
+    timed = Prefixes(["web.0"], Screen(80, color=False), timestamps=True)
+    known, unknown = timed.line(say("x")), timed.line(say("x", at=0.0))
+    assert (len(known), known[-2:]) == (len(unknown), "x\n")
+    assert unknown.split() == ["web.0", "|", "-", "x"]
     color = Prefixes(["web.0", "api.0"], Screen(80, color=True))
     assert color.line(say("x")) == "\x1b[36mweb.0\x1b[0m \x1b[36m|\x1b[0m x\n"
     assert color.line(say("x", "api.0")) == "\x1b[33mapi.0\x1b[0m \x1b[33m|\x1b[0m x\n"

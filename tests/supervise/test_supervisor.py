@@ -250,7 +250,7 @@ def test_scaling(tmp_path: Path) -> None:
             assert states(it) == {}
             await it.scale("web", 1)
             assert states(it) == {"web.0": "ready"}
-            with pytest.raises(UsageError, match="expected an app: web"):
+            with pytest.raises(UsageError, match=r"expected an app \(did you mean web\?\)"):
                 await it.scale("wbe", 1)
 
     run(scenario())

@@ -8,6 +8,7 @@ import os
 import select
 import stat
 import sys
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from sexton.cli._table import screen
@@ -24,10 +25,14 @@ PATIENCE = 1000  # milliseconds for it at the very end
 
 
 class Prefixes:
-    """`web.0  | ready`: aligned as far as the names are known; `instances` may grow meanwhile."""
+    """`web.0  | ready`: aligned as far as the names are known; `instances` may grow meanwhile.
 
-    def __init__(self, instances: Iterable[str], on: Screen) -> None:
+    timestamps   each line has its time too
+    """
+
+    def __init__(self, instances: Iterable[str], on: Screen, *, timestamps: bool = False) -> None:
         self._on = on
+        self._timestamps = timestamps
         self._width = max((len(name) for name in instances), default=0)
         self._styles: dict[str, tuple[str, ...]] = {}
         for name in instances:
@@ -41,10 +46,19 @@ class Prefixes:
         name = line.instance or "sexton"
         self._width = max(self._width, len(name))
         text = line.text.removesuffix("\r")
+        if self._timestamps:
+            text = f"{self._on.paint(_moment(line.time), 'dim')} {text}"
         if not self._on.color:
             return f"{name:{self._width}} | {text}\n"
         bar = self._on.paint("|", "red") if line.stream == "err" else self._on.paint("|", *self._style(name))
         return f"{self._on.paint(f'{name:{self._width}}', *self._style(name))} {bar} {text}\n"
+
+
+def _moment(time: float) -> str:
+    """Here, by RFC 3339; - where it is not known."""
+    if not time:
+        return f"{'-':29}"
+    return datetime.fromtimestamp(time, UTC).astimezone().isoformat(timespec="milliseconds")
 
 
 class Printer:

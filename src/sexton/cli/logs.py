@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     metavar="N",
     help="The last N lines, of all together.",
 )
+@click.option(
+    "-t", "--timestamps", is_flag=True, help="Each line with the time when it was written, or - if that is not known."
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line, with its time and its stream.")
 @click.option(
     "--file",
@@ -39,22 +42,31 @@ if TYPE_CHECKING:
     help="The file; otherwise sexton.toml here or in the nearest directory above.",
 )
 @click.argument("targets", nargs=-1, metavar="[APP[.N]]...")
-def logs(*, follow: bool, lines: int, as_json: bool, file: Path | None, targets: tuple[str, ...]) -> None:  # fmt: skip
+def logs(
+    *, follow: bool, lines: int, timestamps: bool, as_json: bool, file: Path | None, targets: tuple[str, ...]
+) -> None:
     """Print the output of all apps, or of these.
 
     Without a supervisor it is read from the log files, and following ends with 3.
     """
+    for target in targets:
+        if target.endswith(".toml"):
+            raise UsageError(f"{target!r}: expected an app or an instance; a file is named by --file, and -f follows")
     supervisor = client(file)
     try:
         names = [one.name for app in supervisor.status().apps for one in app.instances]
-        _print(supervisor.logs(targets or ("all",), lines, follow=follow), names, as_json=as_json)
-    except NotRunning:
-        _print(_from_files(chosen(file), targets, lines), (), as_json=as_json)
+        found = supervisor.logs(targets or ("all",), lines, follow=follow)
+        _print(found, names, timestamps=timestamps, as_json=as_json)
+    except NotRunning as error:
+        written = _from_files(chosen(file), targets, lines)
+        _print(written, (), timestamps=timestamps, as_json=as_json)
         if follow:
             raise
+        if lines and not written:
+            print(f"sexton: nothing is in the log files, and {error}", file=sys.stderr)
 
 
-def _print(lines: Iterable[models.Line], names: Iterable[str], *, as_json: bool) -> None:
+def _print(lines: Iterable[models.Line], names: Iterable[str], *, timestamps: bool, as_json: bool) -> None:
     if as_json:
         import msgspec
 
@@ -64,8 +76,13 @@ def _print(lines: Iterable[models.Line], names: Iterable[str], *, as_json: bool)
     if not names:
         lines = list(lines)
         names = sorted({line.instance for line in lines})
-    prefixes = Prefixes(names, screen())
+    prefixes = Prefixes(names, screen(), timestamps=timestamps)
+    said = not timestamps
     for line in lines:
+        if not said and line.instance and not line.time:
+            said = True
+            text = 'a text file does not say when a line was written; with log = { format = "json" } it would'
+            print(f"sexton: -: {text}", file=sys.stderr, flush=True)
         sys.stdout.write(prefixes.line(line).encode(errors="replace").decode(errors="replace"))
         sys.stdout.flush()
 
@@ -85,12 +102,13 @@ def _from_files(path: Path, targets: tuple[str, ...], count: int) -> list[models
 def _instances(config: Config, targets: tuple[str, ...]) -> dict[str, str]:
     """The instances that are meant, those too that once were there; each with its app. Raises UsageError."""
     from sexton.supervise import logfile
+    from sexton.supervise.targets import unknown
 
     found: dict[str, str] = {}
     for target in targets or ("all",):
         app, _, number = target.partition(".")
         if target != "all" and (app not in config.apps or not (number.isdecimal() or target == app)):
-            raise UsageError(f"{target!r}: expected an app, an instance or all: {', '.join(config.apps)}")
+            raise unknown(target, config.apps, ())
         for one in config.apps if target == "all" else [app]:
             here = logfile.path_of(Path(config.state), one, config.apps[one].log).parent
             written = {path.stem for path in here.glob(f"{one}.*.log") if path.stem[len(one) + 1 :].isdecimal()}

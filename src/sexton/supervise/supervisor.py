@@ -14,6 +14,7 @@ from sexton.supervise import limits, models, starting
 from sexton.supervise.house import House
 from sexton.supervise.instance import SETTLED, Instance
 from sexton.supervise.states import SHOWN
+from sexton.supervise.targets import unknown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -67,8 +68,7 @@ class Supervisor(House):
             elif target in self.instances:
                 found[target] = self.instances[target]
             else:
-                known = ", ".join([*self.config.apps, *(name for name in self.instances)][:20])
-                raise UsageError(f"{target!r}: expected an app, an instance or all: {known}")
+                raise unknown(target, self.config.apps, self.instances)
         return list(found.values())
 
     async def start(self, targets: Sequence[str]) -> models.Done:
@@ -129,7 +129,7 @@ class Supervisor(House):
         self._check_running()
         spec = self.config.apps.get(app)
         if spec is None:
-            raise UsageError(f"{app!r}: expected an app: {', '.join(self.config.apps)}")
+            raise unknown(app, self.config.apps)
         if not 0 <= instances <= 10_000:
             raise UsageError(f"instances: {instances}: expected 0 to 10000")
         if instances > 1 and any(wanted != "auto" for wanted in spec.ports.values()):

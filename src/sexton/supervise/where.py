@@ -27,7 +27,10 @@ def default_path() -> Path:
     for directory in (here, *here.parents):
         if (directory / NAME).is_file():
             return Path(os.path.relpath(directory / NAME))
-    raise UsageError(f"there is no {NAME} in {here} or above it; name one with -f FILE, or see sexton.toml(5)")
+    raise UsageError(
+        f"there is no {NAME} in {here} or above it: name one with --file FILE, write one (sexton.toml(5)), "
+        "or make one from the file of another supervisor (sexton import FILE)"
+    )
 
 
 def state_of(path: Path) -> Path:
