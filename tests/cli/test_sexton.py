@@ -74,6 +74,12 @@ def test_an_unknown_command_is_a_usage_error_that_names_it() -> None:
     assert "exorcise" in done.stderr
 
 
+def test_a_command_that_is_misspelt_is_told_what_was_meant() -> None:
+    done = run(SEXTON, "statsu")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "No such command 'statsu'. Did you mean 'status'?" in done.stderr
+
+
 def test_a_command_is_imported_only_when_it_is_called() -> None:
     script = (
         "import sys; from sexton.cli._group import sexton; sexton.main(['--version'], standalone_mode=False);"

@@ -197,7 +197,8 @@ def sweep(*words: str) -> list[str]:
 
 
 def test_sweep(troop: Troop, state: Path) -> None:
-    assert sweep("--state", str(state)) == ["nothing was left"]
+    assert sweep("--state", str(state)) == [f"nothing was left in {state}"]
+    assert sweep("--state", f"{state}/typo") == [f"nothing was left: there is no {state}/typo"]
     keep = {"on_owner_lost": "keep", "grace": 0.2}
     handles = crash(troop, state, {}, keep, double_forked("stubborn"), "polite")
     owner = sexton.Owner("alive", state=state)

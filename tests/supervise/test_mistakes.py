@@ -49,6 +49,9 @@ CASES = [
     (f"[defaults]\nenv = 1\n{A}", "2: defaults.env: 1: expected a table"),
     (f"defaults = 1\n{A}", "1: defaults: 1: expected a table"),
     ("[defaults.restart]\nbackoff = 'x'\n[apps]\na.command = 'a'", '2: defaults.restart.backoff: "x"'),
+    (f"{A}[web]\ncommand = 'x'\n", "3: web: there is no such key: an app is [apps.web]"),
+    (f"{A}[services.web]\ncommand = 'x'\n", "3: services: there is no such key: an app is [apps.web]"),
+    (f"{A}[app.web]\nimage = 'x'\n", "3: app: there is no such key (did you mean apps?)"),
     # names
     (A.replace(".a", ".Web"), "1: apps.Web: expected a name of a-z, 0-9, _ and -"),
     (A.replace(".a", ".-x"), "1: apps.-x: expected a name"),

@@ -129,6 +129,8 @@ def test_a_text_file_does_not_say_when_it_was_written(here: Path) -> None:
     assert shown == ["web.0 | - error", "web.0 | - hello 0"]
     assert done.stderr.startswith("sexton: -: a text file does not say when a line was written; ")
     assert done.stderr.count("\n") == 1
+    done = sexton(here, "logs", "-n", "1")  # which line came last nobody knows
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["web.0", "web.1", "api.0"]
     done = sexton(here, "logs", "-t", "api")
     assert re.fullmatch(r"api\.0 \| \d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d I am the api\n", done.stdout)
     assert done.stderr == ""

@@ -334,6 +334,8 @@ def test_signals(tmp_path: Path) -> None:
             await until_line(it, "web.0", "usr1")
             with pytest.raises(UsageError, match="NOPE"):
                 await it.signal(["web.0"], "NOPE", "child")
+            with pytest.raises(UsageError, match="99 is no signal: expected 1 to 64"):
+                await it.signal(["web.0"], "99", "child")
             with pytest.raises(UsageError, match="scope"):
                 await it.signal(["web.0"], "USR1", "everybody")
             with pytest.raises(UsageError, match="'wob'"):

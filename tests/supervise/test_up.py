@@ -203,6 +203,17 @@ def test_a_file_with_a_mistake_starts_nothing(home: Home, words: list[str]) -> N
     assert not home.state.exists()
 
 
+@pytest.mark.parametrize("words", [["up"], ["up", "-d"]])
+def test_a_state_directory_that_cannot_be_written_is_named(home: Home, words: list[str]) -> None:
+    (home.directory / "file").touch()
+    (home.directory / "sexton.toml").write_text('state = "file/state"\n[apps.a]\ncommand = "true"\n')
+    done = home.sexton(*words)
+    said = f"the state directory {home.directory}/file/state cannot be written: not a directory; the file's `state`"
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"sexton: {said}")
+    assert done.stderr.count("\n") == 1
+
+
 def test_a_supervisor_that_was_killed_is_succeeded(home: Home) -> None:
     home.sexton("up", "-d")
     before, supervisor = home.pids(), home.client.status().pid

@@ -95,8 +95,9 @@ def _from_files(path: Path, targets: tuple[str, ...], count: int) -> list[models
     found: list[models.Line] = []
     for name, app in _instances(config, targets).items():
         found += logfile.tail(logfile.path_of(Path(config.state), name, config.apps[app].log), name, count)
-    found.sort(key=lambda line: line.time)
-    return found[-count:] if count else []
+    # Of what has no time nobody knows what came last.
+    timed = sorted((line for line in found if line.time), key=lambda line: line.time)
+    return [line for line in found if not line.time] + (timed[-count:] if count else [])
 
 
 def _instances(config: Config, targets: tuple[str, ...]) -> dict[str, str]:

@@ -20,8 +20,9 @@ def sweep(state: Path | None, everything: bool) -> None:
     Each owner (sexton.Owner) writes its trees into a ledger before it starts them. Those of a dead owner are stopped
     here; trees with a lease are left to it.
     """
-    swept = sweep_ledgers(_ledger.state_directory() if state is None else state, everything=everything)
+    state = _ledger.state_directory() if state is None else state
+    swept = sweep_ledgers(state, everything=everything)
     for owner, tree in swept:
         click.echo(f"{owner}: {' '.join(tree.command)}: {tree.fate}")
     if not swept:
-        click.echo("nothing was left")
+        click.echo(f"nothing was left in {state}" if state.is_dir() else f"nothing was left: there is no {state}")

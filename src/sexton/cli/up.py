@@ -155,10 +155,10 @@ def _detach(config: Config) -> NoReturn:
     import subprocess
     from pathlib import Path
 
-    from sexton.supervise.where import LOG
+    from sexton.supervise.where import LOG, make
 
     state = Path(config.state)
-    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make(state)
     path = state / LOG
     if path.exists() and path.stat().st_size > LONGEST_LOG:
         path.replace(path.with_name(f"{LOG}.1"))

@@ -157,7 +157,7 @@ class Client:
     def _do(self, targets: Sequence[str], verb: str, body: msgspec.Struct | None = None) -> models.Done:
         for target in targets:
             if not target or "," in target or "/" in target:
-                raise UsageError(f"{target!r}: expected an app, an instance or all")
+                raise UsageError(f"{target!r}: expected an app, an instance or all; of several each by itself")
         return self._call("POST", f"/v1/apps/{quote(','.join(targets))}/{verb}", models.Done, body, timeout=None)
 
     def _call(

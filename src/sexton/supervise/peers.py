@@ -33,6 +33,7 @@ _HERE = {
     "min_uptime": "restart = { stable = ... }",
     # what it is, and with what it runs
     "ExecStart": "command",
+    "cmd": "command",
     "entrypoint": "command",
     "script": "command",
     "args": "command, a list with the arguments in it",
@@ -42,6 +43,7 @@ _HERE = {
     "Environment": "env",
     "environment": "env",
     "EnvironmentFile": "env_file",
+    "ulimits": "rlimits",
     "numprocs": "instances",
     "numprocesses": "instances",
     "replicas": "instances",

@@ -32,7 +32,7 @@ class Fate(NamedTuple):
 def end_all(state: Path) -> Iterator[Fate]:
     """End every tree in the ledger of a state directory that has no end there; the apps that came last come first.
 
-    Each has the grace that it was started with. Raises Occupied where a supervisor lives, and OSError.
+    Each has the grace that it was started with. Raises Occupied where a supervisor lives, SextonError and OSError.
     """
     if not Journal(state / LEDGER).open:
         with lock(state, shared=True):

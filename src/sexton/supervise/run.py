@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sexton.errors import Occupied, SextonError
-from sexton.supervise.where import LOCK, SOCKET
+from sexton.supervise.where import LOCK, SOCKET, make
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -27,9 +27,9 @@ def lock(state: Path, *, shared: bool = False) -> Iterator[None]:
 
     shared: only see to it that there is none; others may do so too.
 
-    Raises Occupied, and OSError where the directory cannot be written.
+    Raises Occupied, and SextonError where the directory cannot be written.
     """
-    state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make(state)
     fd = os.open(state / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:

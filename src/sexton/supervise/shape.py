@@ -223,6 +223,16 @@ class AppTable(Table):
         return super().read(value, path, problems)
 
 
+class FileTable(Table):
+    """The whole file."""
+
+    def meant(self, name: str, value: object) -> str:
+        """An app has its table below another one elsewhere, or at the top."""
+        tables = {name: value} | (value if isinstance(value, dict) else {})
+        app = next((one for one, table in tables.items() if isinstance(table, dict) and "command" in table), None)
+        return super().meant(name, value) if app is None else f": an app is [apps.{app}]"
+
+
 _APP: Mapping[str, Key] = {
     "command": Key(_COMMAND, "what is executed; ${port}, ${instance} and the like are put in"),
     "shell": Key(Flag(), "have /bin/sh run the command, which then is one string"),
@@ -282,7 +292,7 @@ API = Table(
     },
     required=["listen", "token_file"],
 )
-FILE = Table(
+FILE = FileTable(
     {
         "name": Key(Text(NAMES, NAME), "of the whole; otherwise that of the directory"),
         "state": Key(_PATH, "the state directory"),

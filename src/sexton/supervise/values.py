@@ -393,14 +393,17 @@ class Table(Kind):
             if name in self._elsewhere:
                 problems.add(place, self._elsewhere[name])
             elif name not in self.keys:
-                hint = nearest(name, self.keys) or f" (expected one of {', '.join(self.keys)})"
-                problems.add(place, f"there is no such key{hint}")
+                problems.add(place, f"there is no such key{self.meant(name, one)}")
             else:
                 read_into(good, place, self.keys[name].kind, one, problems)
         for name in self._required:
             if name not in value:
                 problems.add(path, f"{name} is missing: expected {self.keys[name].kind.expected}")
         return good
+
+    def meant(self, name: str, value: object) -> str:
+        """What was perhaps meant by a key that there is not."""
+        return nearest(name, self.keys) or f" (expected one of {', '.join(self.keys)})"
 
 
 def read_into(good: dict[str, Any], path: Path, kind: Kind, value: object, problems: Problems) -> None:

@@ -12,7 +12,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from sexton.errors import UsageError
+from sexton.errors import SextonError, UsageError
 
 NAME = "sexton.toml"
 SOCKET = "api.sock"
@@ -59,6 +59,18 @@ def state(path: Path, *, state: str | None = None, name: str | None = None) -> P
     from sexton.spawn import _ledger  # a good part of what `sexton status` takes: only where it is needed
 
     return Path(os.path.abspath(_ledger.state_path() / "up" / name))
+
+
+def make(state: Path) -> None:
+    """See to it that the state directory is there. Raises SextonError where it cannot be written."""
+    said = ""
+    try:
+        state.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        said = os.strerror(error.errno or 0).lower()
+    if said or not os.access(state, os.W_OK | os.X_OK):
+        remedy = "the file's `state`, or SEXTON_STATE, names another"
+        raise SextonError(f"the state directory {state} cannot be written: {said or 'permission denied'}; {remedy}")
 
 
 def tidied(name: str) -> str:

@@ -63,7 +63,7 @@ def _sections(source: Path) -> Mapping[str, Mapping[str, str]]:
             for path in sorted(glob(os.path.join(source.parent, where))):
                 parser.read_string(Path(path).read_text(encoding="utf-8"), path)
     except configparser.Error as error:
-        raise UsageError(f"{source}: {error.message}") from None
+        raise UsageError(f"{source}: {' '.join(error.message.split())}") from None
     return {name: dict(parser.items(name)) for name in parser.sections()}
 
 
