@@ -9,8 +9,11 @@ import sysconfig
 from collections.abc import Generator
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from sexton.cli._table import Screen
+from sexton.cli.status import lines
 from sexton.errors import NotRunning, UsageError
 from sexton.supervise import models, where
 from sexton.supervise.client import Client
@@ -44,6 +47,21 @@ def test_status_is_a_table(served: Serving) -> None:
     assert lines[0].startswith("x: 2 apps, 3 instances; supervisor ")
     assert [line.split()[:2] for line in lines[2:]] == [["db.0", "ready"], ["web.0", "ready"], ["web.1", "backoff"]]
     assert "http=40000" in lines[2]
+
+
+def test_the_reasons_in_status_are_folded(tmp_path: Path) -> None:
+    why = "not ready: web.0 was not ready within 60 s: tcp 43429: connection refused"
+    with serving(tmp_path / "api.sock") as served:
+        found = served.fake.status()
+    apps = [msgspec.structs.replace(app, instances=[msgspec.structs.replace(one, message=why) for one in app.instances])
+            for app in found.apps]  # fmt: skip
+    shown = list(lines(msgspec.structs.replace(found, apps=apps), Screen(80, color=False), found.since))
+    assert all(len(line) <= 80 for line in shown)
+    assert not [line for line in shown if "…" in line]
+    at = shown[1].index("WHY")
+    assert " ".join(line[at:] for line in shown[2:]) == " ".join([why] * 3)
+    wide = list(lines(msgspec.structs.replace(found, apps=apps), Screen(0, color=False), found.since))
+    assert [line[at:] for line in wide[2:]] == [why] * 3
 
 
 def test_status_is_zero_where_all_is_well(served: Serving) -> None:

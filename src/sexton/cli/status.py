@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from sexton.cli._table import Column, Screen, plural, screen, span, table
+from sexton.cli._table import Column, Screen, fold, plural, screen, span, table, wide
 from sexton.cli._up import BAD, STYLES, client, file_option, ports_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from sexton.supervise import models
     from sexton.supervise.client import Client
+
+    Row = tuple[tuple[str, ...], tuple[str, ...]]
 
 COLUMNS = [
     Column("INSTANCE"),
@@ -80,12 +82,22 @@ def lines(found: models.Status, on: Screen, now: float) -> Iterator[str]:
         "dim",
     )
     rows = [(_cells(one, now), STYLES[one.state]) for app in found.apps for one in app.instances]
-    yield from table(COLUMNS, rows, on)
+    yield from table(COLUMNS, list(_folded(rows, on)), on)
     for app in found.apps:
         for name, address in app.listen.items():
             yield on.paint(f"{app.name} listens on {address} ({name})", "dim")
         for missing in app.unavailable:
             yield on.paint(f"{app.name}: {missing}", "yellow")
+
+
+def _folded(rows: Sequence[Row], on: Screen) -> Iterator[Row]:
+    """With the reasons on as many lines as they need: they are what it is about, so nothing of them is cut."""
+    columns = list(zip([column.title for column in COLUMNS], *(cells for cells, _ in rows), strict=True))
+    before = sum(max(map(wide, cells)) + 2 for cells in columns[:-1])
+    for (*cells, why), styles in rows:
+        first, *rest = fold(why, on._replace(width=on.width and on.width - before), "").split("\n")
+        yield (*cells, first), styles
+        yield from (((*[""] * len(cells), line), styles) for line in rest)
 
 
 def _cells(one: models.Instance, now: float) -> tuple[str, ...]:
