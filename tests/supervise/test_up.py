@@ -189,7 +189,7 @@ def test_in_the_background_it_says_what_failed(home: Home) -> None:
     done = home.sexton("up", "-d")
     assert done.returncode == 1
     assert "1 up, 1 not" in done.stdout
-    assert "a.0 is fatal: ended with exit code 3" in done.stderr
+    assert done.stderr.startswith("a.0 is fatal: ended with exit code 3\n`sexton logs` shows what they wrote")
     assert home.sexton("status").returncode == 1
 
 

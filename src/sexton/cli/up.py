@@ -185,4 +185,6 @@ def _detach(config: Config) -> NoReturn:
     print(f"{config.name}: {said['up']} up{missing}; supervisor {said['pid']}, log {path}")
     for line in said["failed"]:
         print(line, file=sys.stderr)
+    if said["failed"]:
+        print("`sexton logs` shows what they wrote, `sexton status` how they are now", file=sys.stderr)
     sys.exit(1 if said["failed"] else 0)
