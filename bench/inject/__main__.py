@@ -59,9 +59,7 @@ def run(zombies: int, title: str) -> bool:
     with subprocess.Popen(command, stdout=subprocess.PIPE) as outer:
         assert outer.stdout is not None
         port = int(outer.stdout.readline())
-        children = proc.children_pids(outer.pid)
-        assert isinstance(children, tuple)
-        server = proc.stat(children[0])
+        server = proc.stat(proc.children(outer.pid)[0])
         assert isinstance(server, proc.Process)
         dead = [one for one in proc.snapshot().children(server.pid) if one.zombie]
         with subprocess.Popen(["node", load_script, str(port)], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as load:

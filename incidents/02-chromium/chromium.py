@@ -18,6 +18,7 @@ from incidents.replaying import Table
 from sexton import proc
 from sexton.doctor.cure import await_reaping
 from tests.support.lines import DEADLINE
+from tests.support.processes import await_end
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,9 +50,7 @@ def service(*before: str | Path) -> Iterator[tuple[int, proc.Process]]:
         try:
             assert outer.stdout
             port = int(outer.stdout.readline().split()[1])
-            children = proc.children_pids(outer.pid)
-            assert isinstance(children, tuple)
-            first = proc.stat(children[0])
+            first = proc.stat(proc.children(outer.pid)[0])
             assert isinstance(first, proc.Process)
             yield port, first
         finally:
@@ -75,24 +74,13 @@ def zombies(first: proc.Process) -> int:
     """How many stay, once every browser has come to its end and PID 1 has had a second for what it left."""
     while living := [one for one in proc.snapshot().descendants(first.pid) if not _is_done(one)]:
         for process in living:
-            _await_end(process.pid)
+            await_end(process.pid)
     await_reaping([one for one in proc.snapshot().descendants(first.pid) if one.zombie], 1.0)
     return len([one for one in proc.snapshot().descendants(first.pid) if one.zombie])
 
 
 def _is_done(process: proc.Process) -> bool:
     return process.zombie or process.comm.startswith("node")
-
-
-def _await_end(pid: int) -> None:
-    import select
-
-    try:
-        handle = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    assert select.select([handle], [], [], DEADLINE)[0], f"the browser's process {pid} does not end"
-    os.close(handle)
 
 
 def sexton(*arguments: object) -> subprocess.CompletedProcess[str]:

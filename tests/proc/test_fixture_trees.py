@@ -47,6 +47,15 @@ def test_what_vanishes_while_it_is_read_is_data(tree: Tree) -> None:
     assert proc.fds(99, tree.root) is proc.Missing.GONE
 
 
+def test_children_are_found_without_the_lists_of_them(tree: Tree) -> None:
+    tree.add(2)
+    for pid, ppid in ((3, 2), (4, 3), (5, 2)):
+        tree.add(pid, ppid=ppid)
+    assert sorted(proc.children(2, tree.root)) == [3, 5]
+    (tree.path / "2/task/2/children").write_text("3 ")
+    assert proc.children(2, tree.root) == (3,)
+
+
 def test_a_stat_file_that_is_no_stat_file_is_unreadable(tree: Tree) -> None:
     place = tree.add(2)
     (place / "stat").write_bytes(b"2 (x")

@@ -77,14 +77,13 @@ def test_a_zombie_and_after_it() -> None:
     assert proc.cmdline(pid) == ()
     assert proc.fds(pid) in ({}, proc.Missing.DENIED)
     assert pid in [zombie.pid for zombie in proc.snapshot().culprits()[os.getpid()]]
-    listed = proc.children_pids(os.getpid())
-    assert isinstance(listed, tuple)
-    assert pid in listed
+    assert pid in proc.children(os.getpid())
     assert proc.namespace(pid) == proc.namespace(os.getpid())
     os.waitpid(pid, 0)
     assert proc.stat(pid) is proc.Missing.GONE
     assert proc.status(pid) is proc.Missing.GONE
     assert proc.namespace(pid) is proc.Missing.GONE
+    assert proc.children(pid) == ()
 
 
 def test_pids_in_another_namespace() -> None:

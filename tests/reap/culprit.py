@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import subprocess
 import sys
 from typing import Self
 
 from sexton import proc
-
-DEADLINE = 30.0
+from tests.support.lines import DEADLINE, Lines
+from tests.support.processes import await_end
 
 # Forks, then becomes the program: so the children are its own by PPid, and nothing in it knows of them.
 INHERIT = """
@@ -26,18 +25,6 @@ os.execvp(sys.argv[2], sys.argv[2:])
 """
 
 
-def await_end(pid: int) -> None:
-    """Until the process is dead, a zombie or gone."""
-    try:
-        handle = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    try:
-        assert select.select([handle], [], [], DEADLINE)[0], f"process {pid} lives on"
-    finally:
-        os.close(handle)
-
-
 class Culprit:
     """A program that says "up" on standard output, answers there, and ends when standard input does."""
 
@@ -48,7 +35,8 @@ class Culprit:
             stdout=subprocess.PIPE,
         )
         self.pid = self.popen.pid
-        self._rest = b""
+        assert self.popen.stdout is not None
+        self.lines = Lines(os.dup(self.popen.stdout.fileno()), f"process {self.pid}")
         try:
             for child in self.line().split():
                 await_end(int(child))
@@ -64,11 +52,7 @@ class Culprit:
     def __exit__(self, *_: object) -> None:
         self.popen.kill()
         self.popen.communicate(timeout=DEADLINE)
-
-    def _children(self) -> tuple[int, ...]:
-        found = proc.children_pids(self.pid)
-        assert not isinstance(found, proc.Missing)
-        return found
+        self.lines.close()
 
     @property
     def process(self) -> proc.Process:
@@ -77,19 +61,13 @@ class Culprit:
         return found
 
     def zombies(self) -> list[proc.Process]:
-        found = [proc.stat(pid) for pid in self._children()]
+        found = map(proc.stat, proc.children(self.pid))
         return [one for one in found if isinstance(one, proc.Process) and one.zombie]
 
     def line(self) -> str:
-        assert self.popen.stdout is not None
-        while b"\n" not in self._rest:
-            ready, _, _ = select.select([self.popen.stdout], [], [], DEADLINE)
-            assert ready, f"no word from process {self.pid}, which is {proc.stat(self.pid)}"
-            block = os.read(self.popen.stdout.fileno(), 65536)
-            assert block, f"it ended: {self.popen.wait(DEADLINE)}"
-            self._rest += block
-        line, _, self._rest = self._rest.partition(b"\n")
-        return line.decode()
+        line = self.lines.line()
+        assert line is not None, f"it ended: {self.popen.wait(DEADLINE)}"
+        return line
 
     def write(self, text: str) -> None:
         assert self.popen.stdin is not None

@@ -8,8 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.reap.culprit import DEADLINE, Culprit
+from tests.reap.culprit import Culprit
 from tests.reap.test_ladder import SUBREAPER, Start, orphan
+from tests.support.lines import DEADLINE
 
 PAGES = Path(__file__).parent.parent.parent / "docs" / "how-to"
 

@@ -16,7 +16,9 @@ import pytest
 
 from sexton import _linux, proc
 from sexton.doctor.inject import inject, obstacle
-from tests.reap.culprit import DEADLINE, Culprit, await_end
+from tests.reap.culprit import Culprit
+from tests.support.lines import DEADLINE
+from tests.support.processes import await_end
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -218,9 +220,7 @@ sys.stdin.read()
 
 def test_child_of_clone_without_a_signal(culprit: Start) -> None:
     subject = culprit([sys.executable, "-c", CLONED], 0)
-    children = proc.children_pids(subject.pid)
-    assert isinstance(children, tuple)
-    await_end(children[0])
+    await_end(proc.children(subject.pid)[0])
     [zombie] = subject.zombies()
     assert zombie.exit_signal == 0
     assert reap(subject) == [("reaped", "")]
@@ -239,14 +239,13 @@ def test_leader_dead_and_threads_alive(culprit: Start) -> None:
         "sys.stdin.read()\n"
     )
     subject = culprit([sys.executable, "-c", program], 0)
-    children = proc.children_pids(subject.pid)
-    assert isinstance(children, tuple)
     while not subject.zombies():
         os.sched_yield()
-    [outcome] = inject(subject.process, subject.zombies())
+    [leader] = subject.zombies()
+    [outcome] = inject(subject.process, [leader])
     assert outcome.result == "left"
     assert "others of it live" in outcome.why
-    os.kill(children[0], signal.SIGKILL)
+    os.kill(leader.pid, signal.SIGKILL)
 
 
 def test_pid_as_the_culprits_namespace_sees_it() -> None:
@@ -259,12 +258,9 @@ def test_pid_as_the_culprits_namespace_sees_it() -> None:
     ) as outer:
         assert outer.stdout is not None
         assert outer.stdout.readline() == b"up\n"
-        children = proc.children_pids(outer.pid)
-        assert isinstance(children, tuple)
-        inner = proc.stat(children[0])
+        inner = proc.stat(proc.children(outer.pid)[0])
         assert isinstance(inner, proc.Process)
-        below = proc.children_pids(inner.pid)
-        assert isinstance(below, tuple)
+        below = proc.children(inner.pid)
         await_end(below[0])
         zombie = proc.stat(below[0])
         assert isinstance(zombie, proc.Process)

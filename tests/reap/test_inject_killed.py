@@ -17,7 +17,9 @@ import pytest
 
 from sexton import proc
 from sexton.doctor.inject import Site, inject
-from tests.reap.culprit import DEADLINE, Culprit, await_end
+from tests.reap.culprit import Culprit
+from tests.support.lines import DEADLINE
+from tests.support.processes import await_end
 
 if TYPE_CHECKING:
     from pathlib import Path

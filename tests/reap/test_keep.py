@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sexton import proc
-from tests.reap.culprit import DEADLINE, await_end
+from tests.support.lines import DEADLINE
+from tests.support.processes import await_end
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,7 +50,7 @@ class Kept:
             stdout=subprocess.PIPE,
         )
         assert self.read(self.outer.stdout) == "up"
-        [self.pid] = self.children(self.outer.pid)
+        [self.pid] = proc.children(self.outer.pid)
         self.sexton = subprocess.Popen(
             [sys.executable, "-m", "sexton", "reap", "--keep", str(self.pid)],
             bufsize=0,  # so that select sees every line that was not read
@@ -57,12 +58,6 @@ class Kept:
             stderr=subprocess.PIPE,
         )
         self.first = self.read(self.sexton.stderr)
-
-    @staticmethod
-    def children(pid: int) -> tuple[int, ...]:
-        found = proc.children_pids(pid)
-        assert isinstance(found, tuple)
-        return found
 
     @staticmethod
     def read(stream: IO[bytes] | None) -> str:
@@ -103,7 +98,7 @@ def test_orphans_are_buried_and_own_children_are_not(kept: Kept) -> None:
         else:
             assert "inject" in line
             assert "refused" in line
-    [own] = kept.children(kept.pid)
+    [own] = proc.children(kept.pid)
     await_end(own)
     assert kept.say("wait") == "[7]"
     kept.sexton.send_signal(signal.SIGTERM)

@@ -14,7 +14,9 @@ import pytest
 from sexton import proc
 from sexton.doctor.cure_evidence import judge
 from sexton.doctor.look import collect
-from tests.reap.culprit import DEADLINE, Culprit, await_end
+from tests.reap.culprit import Culprit
+from tests.support.lines import DEADLINE
+from tests.support.processes import await_end
 
 Start = Callable[..., Culprit]
 
@@ -57,9 +59,7 @@ def deeds(done: subprocess.CompletedProcess[str]) -> list[Any]:
 def orphan(culprit: Culprit) -> proc.Process:
     culprit.write("orphan\n")
     assert culprit.line() == "done"
-    found = proc.children_pids(culprit.pid)
-    assert isinstance(found, tuple)
-    for pid in found:
+    for pid in proc.children(culprit.pid):
         await_end(pid)
     return culprit.zombies()[-1]
 
@@ -118,9 +118,7 @@ def test_what_it_holds_a_pidfd_on_is_tracked(culprit: Start) -> None:
         "sys.stdin.read()\n"
     )
     subject = culprit([sys.executable, "-c", program], 0)
-    found = proc.children_pids(subject.pid)
-    assert isinstance(found, tuple)
-    await_end(found[0])
+    await_end(proc.children(subject.pid)[0])
     [deed] = deeds(sexton("--parent", subject.pid, "--yes", "--json"))
     assert deed["result"] == "refused"
     assert "holds a pidfd on it" in deed["why"]

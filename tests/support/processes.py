@@ -106,3 +106,24 @@ class Handle:
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
+
+
+def lives(pid: int) -> bool:
+    """Whether it is there, and no zombie."""
+    try:
+        return stat(pid).state not in {"Z", "X"}
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def kill(pid: int) -> None:
+    """SIGKILL, and wait for the end: it may be a zombie then."""
+    with contextlib.closing(Handle(pid)) as handle:
+        handle.kill()
+        handle.wait_dead()
+
+
+def await_end(pid: int) -> None:
+    """Until the process is dead, a zombie or gone."""
+    with contextlib.suppress(ProcessLookupError), contextlib.closing(Handle(pid)) as handle:
+        handle.wait_dead()

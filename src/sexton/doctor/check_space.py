@@ -216,8 +216,7 @@ class Space:
 
     def orphans(self, name: str) -> list[int]:
         """The children of PID 1 of that name, zombies too."""
-        pids = proc.children_pids(self.pid)
-        found = (proc.stat(pid) for pid in (() if isinstance(pids, proc.Missing) else pids))
+        found = map(proc.stat, proc.children(self.pid))
         return [one.pid for one in found if isinstance(one, proc.Process) and one.comm == name]
 
     def close(self) -> None:

@@ -55,7 +55,7 @@ class Keeper:
         except OSError:
             self.stack.callback(self._close_pidfds)
         # What there is already cannot be told apart by having been seen to be forked.
-        self.before = _children(culprit.pid)
+        self.before = set(proc.children(culprit.pid))
 
     def __enter__(self) -> Self:
         return self
@@ -83,7 +83,7 @@ class Keeper:
                 return
 
     def _zombies(self) -> list[proc.Process]:
-        found = (proc.stat(pid) for pid in _children(self.culprit.pid))
+        found = (proc.stat(pid) for pid in proc.children(self.culprit.pid))
         return [one for one in found if isinstance(one, proc.Process) and one.zombie]
 
     def _bury(self, fresh: list[proc.Process]) -> Iterator[Deed]:
@@ -136,12 +136,12 @@ class Keeper:
         """Take what the kernel told: who has ended, and whom the culprit forked."""
         for event in self.connector.read() if self.connector else ():
             if event.kind == "lost":
-                self.before |= _children(self.culprit.pid)  # of these nobody knows who forked them
+                self.before |= set(proc.children(self.culprit.pid))  # of these nobody knows who forked them
             elif event.kind == "fork" and event.pid == event.tgid:
                 self.own.add(event.tgid)
             elif event.kind == "exit" and event.pid == event.tgid:
                 self.ended.append(event.tgid)
-        living = _children(self.culprit.pid)
+        living = set(proc.children(self.culprit.pid))
         self.own &= living
         self.before &= living
 
@@ -160,8 +160,3 @@ class Keeper:
                 fd = os.pidfd_open(process.pid)
                 self.pidfds[fd] = process.pid
                 self.poll.register(fd, select.POLLIN)
-
-
-def _children(pid: int) -> set[int]:
-    found = proc.children_pids(pid)
-    return set() if isinstance(found, proc.Missing) else set(found)

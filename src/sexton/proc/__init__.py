@@ -35,7 +35,6 @@ from sexton.proc._read import (
     PROC,
     brief,
     cgroups,
-    children_pids,
     cmdline,
     environ,
     fds,
@@ -51,7 +50,7 @@ from sexton.proc._read import (
     threads,
     wchan,
 )
-from sexton.proc._snapshot import ONE_CHILD_INITS, Snapshot, adopted, hidepid, snapshot
+from sexton.proc._snapshot import ONE_CHILD_INITS, Snapshot, adopted, children, hidepid, snapshot
 
 __all__ = [
     "ONE_CHILD_INITS",
@@ -72,7 +71,7 @@ __all__ = [
     "adopted",
     "brief",
     "cgroups",
-    "children_pids",
+    "children",
     "cmdline",
     "container",
     "containers",

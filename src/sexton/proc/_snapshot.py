@@ -166,6 +166,17 @@ def snapshot(root: str = _read.PROC) -> Snapshot:
     )
 
 
+def children(pid: int, root: str = _read.PROC) -> tuple[int, ...]:
+    """The pids of its children, those of each thread, zombies too; () when it is gone.
+
+    One small read a thread; all processes are looked at where the kernel has no CONFIG_PROC_CHILDREN.
+    """
+    found = _read.children_pids(pid, root)
+    if found is Missing.ABSENT:
+        return tuple(child.pid for child in snapshot(root).children(pid))
+    return () if isinstance(found, Missing) else found
+
+
 def read_uptime(root: str = _read.PROC) -> float | None:
     """Seconds since boot, on the clock that `start` counts in."""
     data = _read.read(f"{root}/uptime")

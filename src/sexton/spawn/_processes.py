@@ -76,10 +76,7 @@ def children(pid: int) -> list[int]:
     """The children of every thread of a process, zombies too; [] when it is gone."""
     from sexton import proc
 
-    found = proc.children_pids(pid)
-    if found is proc.Missing.ABSENT:  # a kernel without CONFIG_PROC_CHILDREN
-        return [process.pid for process in proc.snapshot().children(pid)]
-    return [] if isinstance(found, proc.Missing) else list(found)
+    return list(proc.children(pid))
 
 
 def everyone() -> Iterator[Process]:
