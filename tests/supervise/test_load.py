@@ -9,7 +9,8 @@ import pytest
 
 from sexton.errors import UsageError
 from sexton.supervise.config import App, Config, Limits, Log, Orphans, Probe, Restart, Stop
-from sexton.supervise.load import default_path, load
+from sexton.supervise.load import load
+from sexton.supervise.where import default_path
 
 FULL = """
 name = "shop"

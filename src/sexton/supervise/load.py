@@ -16,12 +16,9 @@ from sexton.supervise.positions import positions
 from sexton.supervise.shape import DEFAULTS, FILE, PROBES
 from sexton.supervise.values import Problems
 from sexton.supervise.variables import quote
-from sexton.supervise.where import default_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-__all__ = ["default_path", "load", "parse"]
 
 _STRUCTS: Mapping[str, type[msgspec.Struct]] = {
     "ready": config.Probe,
@@ -40,13 +37,7 @@ def load(path: Path) -> config.Config:
 
     Raises UsageError with every mistake in it, a line each: FILE:LINE: KEY: VALUE: what was expected.
     """
-    try:
-        text = path.read_bytes().decode()
-    except OSError as error:
-        raise UsageError(f"{path}: {os.strerror(error.errno or 0).lower()}") from None
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path}: a TOML file is in UTF-8; byte {error.start} is not") from None
-    return parse(text, path)
+    return parse(where.text_of(path), path)
 
 
 def parse(text: str, path: Path) -> config.Config:

@@ -35,13 +35,7 @@ def default_path() -> Path:
 
 def state_of(path: Path) -> Path:
     """The state directory of the supervisor of that sexton.toml. Raises UsageError."""
-    try:
-        text = path.read_bytes().decode()
-    except OSError as error:
-        raise UsageError(f"{path}: {os.strerror(error.errno or 0).lower()}") from None
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path}: a TOML file is in UTF-8; byte {error.start} is not") from None
-    known = _top(text, path)
+    known = _top(text_of(path), path)
     named = {key: known[key] for key in ("state", "name") if isinstance(known.get(key), str)}
     return state(Path(os.path.abspath(path)), **named)
 
@@ -76,6 +70,16 @@ def make(state: Path) -> None:
 def tidied(name: str) -> str:
     """The name of a directory as that of a supervisor: of a-z, 0-9, _ and -."""
     return re.sub(r"[^a-z0-9_]+", "-", name.lower()).strip("-") or "sexton"
+
+
+def text_of(path: Path) -> str:
+    """What is in that sexton.toml. Raises UsageError."""
+    try:
+        return path.read_bytes().decode()
+    except OSError as error:
+        raise UsageError(f"{path}: {os.strerror(error.errno or 0).lower()}") from None
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: a TOML file is in UTF-8; byte {error.start} is not") from None
 
 
 def _top(text: str, path: Path) -> dict[str, Any]:
