@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
-import signal
 import subprocess
 import sys
 import time
@@ -14,6 +12,8 @@ from typing import TYPE_CHECKING, Self
 from sexton import proc
 from sexton.doctor.diagnosis import diagnose
 from sexton.doctor.look import collect
+from tests.support.lines import DEADLINE, Lines
+from tests.support.processes import kill
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from sexton.doctor.evidence import Evidence
     from sexton.doctor.model import Finding
 
-DEADLINE = 30.0
 SOURCE = str(Path(proc.__file__).parent.parent.parent)
+# `sexton` for an interpreter that is started with -I.
+SEXTON = f"import sys; sys.path.insert(0, {SOURCE!r}); sys.argv[0] = 'sexton'; from sexton.cli import main; main()"
 
 # What every script starts with. `say` tells the test, `hear` waits for it; the end of the test ends all.
 PRELUDE = f"""
@@ -64,6 +65,8 @@ class Scene:
             bufsize=0,
             start_new_session=True,
         )
+        assert self._popen.stdout is not None
+        self._lines = Lines(os.dup(self._popen.stdout.fileno()), "the scene")
 
     def __enter__(self) -> Self:
         return self
@@ -74,6 +77,7 @@ class Scene:
         # unshare's --kill-child ends PID 1, and the kernel then ends the rest of the namespace.
         self._popen.kill()
         self._popen.communicate(timeout=DEADLINE)
+        self._lines.close()
 
     def expect(self, word: str) -> None:
         """Wait for the script to say it."""
@@ -81,15 +85,9 @@ class Scene:
 
     def line(self) -> str:
         """The next line that the script says."""
-        assert self._popen.stdout is not None
-        line = b""
-        while not line.endswith(b"\n"):
-            readable, _, _ = select.select([self._popen.stdout], [], [], DEADLINE)
-            assert readable, "the scene says nothing"
-            byte = os.read(self._popen.stdout.fileno(), 1)
-            assert byte, "the scene has ended"
-            line += byte
-        return line.decode().strip()
+        line = self._lines.line()
+        assert line is not None, "the scene has ended"
+        return line.strip()
 
     def tell(self, word: str = "go") -> None:
         """Let the script's `hear` return."""
@@ -109,13 +107,7 @@ class Scene:
         processes = self.named(name)
         assert processes, f"no {name} in the scene: {[p.name for p in self.all()]}"
         for process in processes:
-            pidfd = os.pidfd_open(process.pid)
-            try:
-                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-                readable, _, _ = select.select([pidfd], [], [], DEADLINE)
-                assert readable, f"{process.name} does not end"
-            finally:
-                os.close(pidfd)
+            kill(process.pid)
         return processes
 
     def look(self, settle: float = 0.0) -> Evidence:

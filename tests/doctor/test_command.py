@@ -14,13 +14,12 @@ from typing import Any, Self
 import pytest
 
 from sexton import proc
-from tests.doctor.scene import DEADLINE, SOURCE, Scene
+from tests.doctor.scene import INIT, SEXTON, Scene
 from tests.proc.fixture import Tree
+from tests.support.lines import DEADLINE
 
-SEXTON = f"import sys; sys.path.insert(0, {SOURCE!r}); sys.argv[0] = 'sexton'; from sexton.cli import main; main()"
 NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
 ZOMBIE = "child(sleeper); named('culprit'); say('ready'); hear(); os.wait(); say('reaped'); hear()"
-INIT = ("tini", "--", "{python}")
 CHECKOUT = Path(__file__).parent.parent.parent
 
 

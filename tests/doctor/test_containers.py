@@ -20,8 +20,10 @@ import pytest
 from sexton import proc
 from sexton.cli._names import ask
 from tests.containers.podman import Podman
-from tests.doctor.scene import DEADLINE
-from tests.doctor.test_command import SEXTON, sexton
+from tests.doctor.scene import SEXTON
+from tests.doctor.test_command import sexton
+from tests.support.lines import DEADLINE
+from tests.support.processes import kill
 
 
 @pytest.fixture(scope="module")
@@ -62,10 +64,7 @@ def test_a_container_whose_pid_1_does_not_reap_then_frozen_then_cured(podman: tu
         until = time.monotonic() + DEADLINE
         while not (orphans := [p.pid for p in inside(container).values() if (p.ppid, p.comm) == (first, "sleep")]):
             assert time.monotonic() < until, "the orphan did not come to PID 1"
-        pidfd = os.pidfd_open(orphans[0])
-        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-        assert select.select([pidfd], [], [], DEADLINE)[0]
-        os.close(pidfd)
+        kill(orphans[0])
 
         found = {finding["rule"]: finding for finding in doctor(container)["findings"]}
         assert set(found) == {"pid1-does-not-reap", "slow-stop"}

@@ -11,7 +11,8 @@ from pathlib import Path
 from click.testing import CliRunner
 
 from sexton.cli._group import sexton
-from tests.doctor.scene import DEADLINE, SOURCE
+from tests.doctor.scene import SOURCE
+from tests.support.lines import DEADLINE
 
 CHECKOUT = Path(__file__).parent.parent.parent
 PAGE = (CHECKOUT / "docs" / "doctor" / "README.md").read_text()

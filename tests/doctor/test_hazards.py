@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from sexton.doctor.diagnosis import diagnose
+from sexton.doctor.model import Finding
 from tests.doctor.scene import INIT, Scene, check, python
 from tests.doctor.test_command import document
 
@@ -199,26 +200,36 @@ say("ready"); manager.wait(); say("gone"); hear()
         assert "MiB" in finding.what
 
 
+# npm runs a script: a shell, which has started a server.
+NPM = """
+env = {**os.environ, "npm_lifecycle_event": "start"}
+def npm():
+    named("npm run start"); subprocess.Popen(["sh", "-c", "sleep 1000; :"], env=env); rest()
+"""
+
+
+def left_by_npm(scene: Scene) -> Finding:
+    """What there is to say when npm alone has been killed."""
+    scene.expect("ready")
+    scene.until(lambda _: scene.named("sleep"))
+    assert not scene.diagnose()
+    scene.kill("npm run start")
+    scene.expect("gone")
+    finding = check(scene.diagnose(), "leftovers", culprit="sh", victims=2, confidence="likely")
+    assert "npm_lifecycle_event=start" in str(finding.facts)
+    return finding
+
+
 def test_18_a_server_that_npm_left_behind() -> None:
     """Incident 1: npm alone was killed; the shell and the server that it had started go to a PID 1 that is
     no init.
     """
-    script = """
+    script = f"""{NPM}
 signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
-env = {**os.environ, "npm_lifecycle_event": "start"}
-def npm():
-    named("npm run start"); subprocess.Popen(["sh", "-c", "sleep 1000; :"], env=env); rest()
 pid = child(npm); say("ready"); os.waitpid(pid, 0); say("gone"); hear()
 """
     with Scene(script) as scene:
-        scene.expect("ready")
-        scene.until(lambda _: scene.named("sleep"))
-        assert not scene.diagnose()
-        scene.kill("npm run start")
-        scene.expect("gone")
-        finding = check(scene.diagnose(), "leftovers", culprit="sh", victims=2, confidence="likely")
-        assert "npm_lifecycle_event=start" in str(finding.facts)
-        assert "with 1 descendants" in finding.what
+        assert "with 1 descendants" in left_by_npm(scene).what
 
 
 @pytest.mark.parametrize("init", [(), INIT, ("bash", "-c", '"$@"; exit', "bash", "{python}")], ids=["", "tini", "bash"])
@@ -262,10 +273,7 @@ HEIRS = ["systemd", "containerd-shim", "conmon", "sexton-init"]
 @pytest.mark.parametrize("heir", [*HEIRS, "supervisor"])
 def test_18_npm_left_a_server_to_a_subreaper(heir: str) -> None:
     """Incident 1 below any subreaper, one too that is known as such by nothing but its children."""
-    script = f"""{SUBREAPER}
-env = {{**os.environ, "npm_lifecycle_event": "start"}}
-def npm():
-    named("npm run start"); subprocess.Popen(["sh", "-c", "sleep 1000; :"], env=env); rest()
+    script = f"""{SUBREAPER}{NPM}
 def platform():
     os.setsid(); named("platform"); signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     pid = child(npm); say("ready"); os.waitpid(pid, 0); say("gone"); rest()
@@ -273,14 +281,7 @@ child(heir, {heir!r}, platform)
 hear()
 """
     with Scene(script, *INIT) as scene:
-        scene.expect("ready")
-        scene.until(lambda _: scene.named("sleep"))
-        assert not scene.diagnose()
-        scene.kill("npm run start")
-        scene.expect("gone")
-        finding = check(scene.diagnose(), "leftovers", culprit="sh", victims=2, confidence="likely")
-        assert "npm_lifecycle_event=start" in str(finding.facts)
-        assert f"is now a child of {heir}[" in finding.what
+        assert f"is now a child of {heir}[" in left_by_npm(scene).what
 
 
 def test_18_what_npm_started_behind_a_guard_is_no_leftover(sexton_init: Path) -> None:

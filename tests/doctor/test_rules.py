@@ -17,7 +17,7 @@ from sexton.doctor.diagnosis import diagnose
 from sexton.doctor.evidence import HOST_NAMESPACE, Evidence, Facts, Wait
 from sexton.doctor.pages import pages
 from sexton.doctor.rules import BY_ID, ORDER
-from tests.doctor.scene import DEADLINE
+from tests.support.lines import DEADLINE
 
 CHECKOUT = Path(__file__).parent.parent.parent
 PLACES = {"docker", "compose", "kubernetes", "podman", "systemd", "python", "node", "go", "java", "shell"}

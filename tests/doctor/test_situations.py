@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sexton import proc
-from tests.doctor.scene import DEADLINE, INIT, Scene, check, python
+from tests.doctor.scene import INIT, Scene, check, python
+from tests.support.lines import DEADLINE
 
 if TYPE_CHECKING:
     pass

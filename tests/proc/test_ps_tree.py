@@ -18,10 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sexton.cli._table import Column, Screen, cut, size, span, table, wide
-from tests.doctor.scene import DEADLINE, SOURCE, Scene
+from tests.doctor.scene import INIT, SEXTON, SOURCE, Scene
+from tests.support.lines import DEADLINE
 
-SEXTON = f"import sys; sys.path.insert(0, {SOURCE!r}); sys.argv[0] = 'sexton'; from sexton.cli import main; main()"
-INIT = ("tini", "--", "{python}")
 FAMILY = """
 os.waitpid(child(lambda: child(lambda: (os.setsid(), child(lambda: sleeper("orphan")), os._exit(0)))), 0)
 for _ in range(5): child(lambda: sleeper("dead"))
