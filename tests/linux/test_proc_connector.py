@@ -12,8 +12,7 @@ import pytest
 
 from sexton import _linux
 from sexton._linux import ProcConnector, ProcEvent, parse_proc_event
-
-DEADLINE = 30.0
+from tests.support.lines import DEADLINE
 
 
 def collect(connector: ProcConnector, last: ProcEvent) -> list[ProcEvent]:

@@ -14,8 +14,7 @@ import pytest
 import sexton
 from sexton import events
 from sexton.errors import SextonError
-
-DEADLINE = 30
+from tests.support.lines import DEADLINE
 
 # An owner that starts a held tree whose command reads its input, says where the guard listens, and dies by SIGKILL.
 OWNER = """

@@ -22,7 +22,6 @@ import signal
 import socket
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import time
 from collections import Counter
@@ -34,8 +33,8 @@ from sexton.errors import SextonError
 from sexton.supervise import models
 from sexton.supervise.client import Client
 from sexton.supervise.journal import Journal
+from tests.supervise.homes import SEXTON
 
-SEXTON = Path(sysconfig.get_path("scripts"), "sexton")
 APP = Path(__file__).with_name("chaos_app.py")
 DEADLINE = 60.0
 ROOM = 24 << 20  # bytes of the disk that is filled

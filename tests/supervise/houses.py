@@ -11,8 +11,8 @@ from typing import Any
 from sexton.supervise import models
 from sexton.supervise.config import App, Config, Restart, Stop
 from sexton.supervise.supervisor import Supervisor
+from tests.support.lines import DEADLINE
 
-DEADLINE = 30
 SOON = Restart(backoff=0.01, factor=1, jitter=0)
 
 

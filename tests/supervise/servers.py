@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import socket
 import subprocess
@@ -10,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from sexton.supervise.ports import Ports
 from tests.support.lines import DEADLINE, Lines
 
 NODE = """
@@ -38,6 +40,15 @@ async def main():
     await server.serve_forever()
 asyncio.run(main())
 """
+
+
+HELD = Ports()
+COUNT = itertools.count()
+
+
+def free_port() -> int:
+    """One that nobody gets by chance before it is listened on: other tests run beside this one."""
+    return HELD.take(f"test.{next(COUNT)}", "port", "auto")
 
 
 def build(folder: Path) -> Path:

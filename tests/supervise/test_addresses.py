@@ -20,9 +20,9 @@ from sexton.supervise.listener import who_listens
 from sexton.supervise.supervisor import Supervisor
 from tests.supervise import servers
 from tests.supervise.houses import SOON, config, event, house, run, until_line, until_state
-from tests.supervise.servers import Server
+from tests.supervise.servers import Server, free_port
 from tests.supervise.test_ports import listens
-from tests.supervise.test_sockets import SERVER, connected, folder, free_port
+from tests.supervise.test_sockets import SERVER, connected, folder
 from tests.support.lines import DEADLINE
 from tests.support.processes import Handle
 

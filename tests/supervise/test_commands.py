@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sysconfig
 from collections.abc import Generator
 from pathlib import Path
 
@@ -19,10 +18,10 @@ from sexton.supervise import models, where
 from sexton.supervise.client import Client
 from sexton.supervise.load import load
 from sexton.supervise.targets import unknown
+from tests.supervise import homes
 from tests.supervise.fake import Serving, serving
-from tests.support.lines import DEADLINE, Lines
+from tests.support.lines import Lines
 
-SEXTON = Path(sysconfig.get_path("scripts"), "sexton")
 APP = '[apps.web]\ncommand = "true"\n'
 
 
@@ -35,9 +34,7 @@ def served(tmp_path: Path) -> Generator[Serving]:
 
 
 def sexton(served: Serving, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [SEXTON, *words], cwd=served.path.parent.parent, capture_output=True, text=True, timeout=DEADLINE, check=False
-    )
+    return homes.sexton(served.path.parent.parent, *words)
 
 
 def test_status_is_a_table(served: Serving) -> None:
@@ -77,7 +74,7 @@ def test_status_as_json(served: Serving) -> None:
 def test_status_is_shown_again_when_it_changes(served: Serving) -> None:
     served.do(lambda: served.fake.events.tell("state", instance="web.1"))
     with subprocess.Popen(
-        [SEXTON, "status", "--watch"], cwd=served.path.parent.parent, stdout=subprocess.PIPE
+        [homes.SEXTON, "status", "--watch"], cwd=served.path.parent.parent, stdout=subprocess.PIPE
     ) as process:
         assert process.stdout
         lines = Lines(os.dup(process.stdout.fileno()), "status --watch")
@@ -157,9 +154,7 @@ def test_a_file_with_mistakes_hides_no_supervisor(served: Serving) -> None:
 @pytest.mark.parametrize("command", ["status", "reload", "ports", "events"])
 def test_without_a_supervisor_the_exit_status_is_3(tmp_path: Path, command: str) -> None:
     (tmp_path / "sexton.toml").write_text('state = "state"\n' + APP)
-    done = subprocess.run(
-        [SEXTON, command], cwd=tmp_path, capture_output=True, text=True, timeout=DEADLINE, check=False
-    )
+    done = homes.sexton(tmp_path, command)
     assert done.returncode == 3
     said = f"sexton: no supervisor of sexton.toml listens at {tmp_path}/state/api.sock; `sexton up` starts one\n"
     assert done.stderr == said
@@ -180,9 +175,7 @@ def test_the_commands_look_where_the_supervisor_is(tmp_path: Path, monkeypatch: 
 def test_a_file_above_is_named(tmp_path: Path) -> None:
     (tmp_path / "sexton.toml").write_text('state = "state"\n' + APP)
     (tmp_path / "below").mkdir()
-    done = subprocess.run(
-        [SEXTON, "status"], cwd=tmp_path / "below", capture_output=True, text=True, timeout=DEADLINE, check=False
-    )
+    done = homes.sexton(tmp_path / "below", "status")
     assert "no supervisor of ../sexton.toml listens at" in done.stderr
 
 

@@ -16,12 +16,12 @@ from sexton import _linux
 from sexton.supervise import demand
 from sexton.supervise.config import App
 from sexton.supervise.sockets import Sockets
+from tests.supervise.servers import free_port
 from tests.supervise.test_sockets import (
     SERVER,
     app,
     connected,
     folder,
-    free_port,
     hear,
     hear_port,
     line,

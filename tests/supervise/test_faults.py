@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import select
 import signal
 import socket
 from pathlib import Path
@@ -12,18 +11,13 @@ from typing import Any
 
 import pytest
 
-from sexton import proc
 from sexton.errors import SextonError
 from sexton.supervise import instance
 from sexton.supervise.config import Restart, Stop
-from tests.supervise.houses import DEADLINE, app, config, event, house, run, states, until_line, until_state
+from tests.supervise.houses import app, config, event, house, run, states, until_line, until_state
+from tests.support.processes import kill, lives
 
 SLEEP = "exec sleep 1000"
-
-
-def _lives(pid: int) -> bool:
-    found = proc.stat(pid)
-    return isinstance(found, proc.Process) and not found.zombie
 
 
 def test_what_was_heard_while_looking_at_its_processes_is_acted_on(tmp_path: Path) -> None:
@@ -31,10 +25,7 @@ def test_what_was_heard_while_looking_at_its_processes_is_acted_on(tmp_path: Pat
         async with house(tmp_path, app("web", SLEEP)) as it:
             one = it.instances["web.0"]
             assert one.life
-            pidfd = os.pidfd_open(one.life.pid)
-            os.kill(one.life.pid, signal.SIGKILL)
-            select.select([pidfd], [], [], DEADLINE)
-            os.close(pidfd)
+            kill(one.life.pid)
             while one.life.tree.returncode is None:  # the guard's word comes a moment after; the loop has no turn here
                 one.pids()
             await until_state(it, "web.0", "backoff")
@@ -123,7 +114,7 @@ def test_a_guard_that_is_stopped_is_not_adopted_but_ended(tmp_path: Path) -> Non
         async with house(tmp_path, app("web", SLEEP)) as second:
             assert states(second) == {"web.0": "ready"}
             assert not second.instances["web.0"].adopted
-            assert not _lives(before.pid)
+            assert not lives(before.pid)
 
     run(scenario())
 
@@ -155,7 +146,7 @@ def test_a_guard_that_does_not_answer_is_ended_at_last(tmp_path: Path, monkeypat
             pids = it.pids("web.0")
             os.kill(it.instances["web.0"].model().guard, signal.SIGSTOP)
             await it.stop(["web"])
-            assert not any(_lives(pid) for pid in pids)
+            assert not any(lives(pid) for pid in pids)
 
     run(scenario())
 

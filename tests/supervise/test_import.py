@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from sexton.supervise.config import App, Config
 from sexton.supervise.importers import convert
 from sexton.supervise.load import load, parse
 from sexton.supervise.variables import expand
+from tests.supervise import homes
 from tests.support.lines import DEADLINE
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -378,6 +378,9 @@ def test_javascript_without_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         convert(tmp_path / "a.js", tmp_path / "sexton.toml")
 
 
+MANY = settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None, max_examples=50
+)
 VALUES = st.one_of(
     st.none(),
     st.booleans(),
@@ -392,9 +395,7 @@ KEYS = st.sampled_from(
 )
 
 
-@settings(
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None, max_examples=50
-)
+@MANY
 @given(st.lists(st.dictionaries(KEYS, VALUES, max_size=5), min_size=1, max_size=3))
 def test_whatever_pm2_may_say_what_is_made_loads(tmp_path: Path, apps: list[dict[str, Any]]) -> None:
     source = (
@@ -411,9 +412,7 @@ SERVICE = st.sampled_from(
 )
 
 
-@settings(
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None, max_examples=50
-)
+@MANY
 @given(st.lists(st.dictionaries(SERVICE, VALUES, max_size=5), min_size=1, max_size=3))
 def test_whatever_compose_may_say_what_is_made_loads(tmp_path: Path, services: list[dict[str, Any]]) -> None:
     source = {"services": {f"s{number}": {"command": "a", **service} for number, service in enumerate([{}, *services])}}
@@ -433,9 +432,7 @@ SAID = st.one_of(
 )
 
 
-@settings(
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None, max_examples=50
-)
+@MANY
 @given(st.lists(st.dictionaries(PROGRAM, SAID, max_size=5), min_size=1, max_size=3))
 def test_whatever_supervisord_may_say_what_is_made_loads(tmp_path: Path, programs: list[dict[str, str]]) -> None:
     sections = [
@@ -445,7 +442,7 @@ def test_whatever_supervisord_may_say_what_is_made_loads(tmp_path: Path, program
     made(tmp_path, "a.conf", "\n".join(sections))
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=50)
+@MANY
 @given(st.lists(st.text(st.characters(exclude_categories=["C", "Zl", "Zp"]), max_size=20)))
 def test_whatever_a_procfile_may_say_what_is_made_loads(tmp_path: Path, commands: list[str]) -> None:
     made(tmp_path, "Procfile", "".join(f"p{number}: x {command}\n" for number, command in enumerate(["", *commands])))
@@ -455,8 +452,7 @@ def test_whatever_a_procfile_may_say_what_is_made_loads(tmp_path: Path, commands
 
 
 def sexton(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "sexton", "import", *arguments]
-    return subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=DEADLINE, check=False)
+    return homes.sexton(directory, "import", *arguments)
 
 
 def test_the_command(tmp_path: Path) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-import subprocess
-import sysconfig
 import tempfile
 import urllib.request
 from collections.abc import Generator
@@ -15,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.supervise import homes
 from tests.support.lines import DEADLINE
 from tests.support.processes import Handle
 
-SEXTON = Path(sysconfig.get_path("scripts"), "sexton")
 SERVER = """
 const http = require("http");
 http.createServer((request, response) => response.end(process.env.WHO)).listen(Number(process.env.PORT), "127.0.0.1");
@@ -85,16 +83,7 @@ def test_what_is_imported_runs(name: str, text: str, instances: int, home: Path)
     environment = {**os.environ, "SEXTON_STATE": str(home / "s"), "SHOP_PORT": str(port)}
 
     def sexton(*words: str) -> str:
-        done = subprocess.run(
-            [SEXTON, *words],
-            cwd=home,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=2 * DEADLINE,
-            check=False,
-        )
+        done = homes.sexton(home, *words, env=environment)
         assert done.returncode == 0, (words, done.stdout, done.stderr)
         return done.stdout
 

@@ -23,8 +23,8 @@ from sexton.supervise import models
 from sexton.supervise.config import Log
 from sexton.supervise.logs import LONGEST, Capture
 from tests.supervise.killed_capture import line
+from tests.support.lines import DEADLINE
 
-DEADLINE = 30
 NAME = "web.0"
 
 

@@ -8,7 +8,6 @@ import json
 import os
 import re
 import subprocess
-import sysconfig
 import time
 from collections.abc import Iterator
 from datetime import datetime
@@ -19,10 +18,10 @@ import pytest
 from sexton.cli._lines import ROOM, Prefixes, Printer
 from sexton.cli._table import Screen
 from sexton.supervise import models
+from tests.supervise.homes import SEXTON, sexton
 from tests.support.lines import DEADLINE, Lines, until
 from tests.support.terminal import Terminal
 
-SEXTON = Path(sysconfig.get_path("scripts"), "sexton")
 FILE = """
 state = "state"
 [apps.web]
@@ -48,10 +47,6 @@ def here(tmp_path: Path) -> Iterator[Path]:
     (tmp_path / "sexton.toml").write_text(FILE)
     yield tmp_path
     sexton(tmp_path, "down")
-
-
-def sexton(here: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([SEXTON, *words], cwd=here, capture_output=True, text=True, timeout=DEADLINE, check=False)
 
 
 @contextlib.contextmanager

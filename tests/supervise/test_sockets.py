@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import os
 import shutil
 import socket
@@ -22,8 +21,8 @@ from sexton.errors import SextonError, UsageError
 from sexton.spawn import Tree
 from sexton.supervise.config import App
 from sexton.supervise.listener import who_listens
-from sexton.supervise.ports import Ports
 from sexton.supervise.sockets import FIRST, MOST, Sockets, passing
+from tests.supervise.servers import free_port
 from tests.support.lines import DEADLINE, Lines
 from tests.support.processes import Handle
 
@@ -76,15 +75,6 @@ def folder() -> Iterator[Path]:
     path = Path(tempfile.mkdtemp(prefix="sockets-"))
     yield path
     shutil.rmtree(path)
-
-
-HELD = Ports()
-COUNT = itertools.count()
-
-
-def free_port() -> int:
-    """One that nobody gets by chance before it is listened on: other tests run beside this one."""
-    return HELD.take(f"test.{next(COUNT)}", "port", "auto")
 
 
 def start(sockets: Sockets, app: App, *words: str, **more: Any) -> Tree:

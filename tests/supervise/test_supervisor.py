@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from sexton import proc
 from sexton.errors import SextonError, UsageError
 from sexton.supervise import models
 from sexton.supervise.config import Probe, Restart, Stop
@@ -19,15 +18,11 @@ from sexton.supervise.instance import Instance
 from sexton.supervise.states import Event
 from sexton.supervise.supervisor import Supervisor
 from tests.supervise.houses import app, changes, config, event, house, run, states, until_line, until_state
+from tests.support.processes import await_end, lives
 
 SLEEP = "exec sleep 1000"
 UP = Probe(log="up")
 SLOW = Restart(backoff=1000)
-
-
-def _lives(pid: int) -> bool:
-    found = proc.stat(pid)
-    return isinstance(found, proc.Process) and not found.zombie
 
 
 def test_an_app_runs_and_nothing_is_left_of_it(tmp_path: Path) -> None:
@@ -78,7 +73,7 @@ def test_a_guard_that_is_killed_takes_its_tree_along(tmp_path: Path) -> None:
             told = await event(it, lambda each: each.kind == "exit")
             assert told.exit
             assert told.exit.why == "the guard was killed"
-            assert not any(_lives(pid) for pid in before)
+            assert not any(lives(pid) for pid in before)
             await event(it, lambda each: each.state == "ready" and each.number > told.number)
 
     run(scenario())
@@ -262,7 +257,7 @@ def test_many_instances_take_more_descriptors_than_a_program_has_by_default(tmp_
 import resource
 from pathlib import Path
 from sexton.supervise.config import Probe
-from tests.supervise.houses import DEADLINE, app, house, run, states
+from tests.supervise.houses import app, house, run, states
 resource.setrlimit(resource.RLIMIT_NOFILE, (120, 1000))
 async def scenario():
     async with house(Path({str(tmp_path)!r}), app("web", {script!r}, instances=40, ready=Probe(log="1000"))) as it:
@@ -356,13 +351,7 @@ def test_a_successor_adopts_and_knows_how_it_ended(tmp_path: Path) -> None:
             first.down(leave=True)
             await first.wait()
         (tmp_path / "fifo").write_text("last words\n")  # and so it ends while nobody looks
-        fd = os.pidfd_open(before["waits.0"].pid) if _lives(before["waits.0"].pid) else -1
-        if fd >= 0:
-            ended = asyncio.Event()
-            asyncio.get_running_loop().add_reader(fd, ended.set)
-            await ended.wait()
-            asyncio.get_running_loop().remove_reader(fd)
-            os.close(fd)
+        await_end(before["waits.0"].pid)
         async with house(tmp_path, app("web", SLEEP), waits) as second:
             one = second.instances["web.0"].model()
             assert (one.pid, one.adopted, one.state) == (before["web.0"].pid, True, "ready")
@@ -386,7 +375,7 @@ def test_a_successor_with_another_configuration_restarts_what_differs(tmp_path: 
         async with house(tmp_path, app("web", "exec sleep 2000")) as second:
             assert states(second) == {"web.0": "ready"}
             assert second.instances["web.0"].model().pid != before["web.0"]
-            assert not any(_lives(pid) for pid in before.values())
+            assert not any(lives(pid) for pid in before.values())
             assert {path.name for path in second.run.iterdir()} == {"web.0.guard", "web.0.out", "web.0.err"}
 
     run(scenario())

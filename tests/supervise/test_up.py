@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import sysconfig
 import termios
 from collections.abc import Generator
 from contextlib import ExitStack, closing, suppress
@@ -18,53 +17,17 @@ from pathlib import Path
 import pytest
 
 from sexton.errors import Occupied
-from sexton.supervise.client import Client
 from sexton.supervise.journal import Journal
 from sexton.supervise.run import lock
 from tests.supervise.fake import serving
+from tests.supervise.homes import SEXTON, Home
 from tests.support import lines as support
 from tests.support.lines import DEADLINE, Lines
-from tests.support.processes import Handle
+from tests.support.processes import Handle, kill
 from tests.support.running import Place, Running, namespace
 
-SEXTON = Path(sysconfig.get_path("scripts"), "sexton")
 WAITS = "exec sleep 1000"
 STUBBORN = "trap '' TERM; echo up; while :; do sleep 1000 & wait; done"
-
-
-class Home:
-    """A directory with a sexton.toml in it; whatever was started there is ended with it."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.state = directory / "state"
-
-    def write(self, head: str = "", **apps: str) -> None:
-        """Each app is a shell script; what follows `#` in it are more keys."""
-        text = f'state = "state"\n{head}\n'
-        for name, script in apps.items():
-            command, _, keys = script.partition("#")
-            text += f'[apps.{name}]\ncommand = ["sh", "-c", {json.dumps(command)}]\n{keys}\n'
-        (self.directory / "sexton.toml").write_text(text)
-
-    def sexton(self, *words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [SEXTON, *words], cwd=self.directory, capture_output=True, text=True, timeout=2 * DEADLINE, check=False
-        )
-
-    def up(self) -> Running:
-        """In the foreground."""
-        process = subprocess.Popen(
-            [SEXTON, "up"], cwd=self.directory, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
-        return Running(process, Place.HERE)
-
-    @property
-    def client(self) -> Client:
-        return Client(self.state / "api.sock")
-
-    def pids(self) -> dict[str, int]:
-        return {one.name: one.pid for app in self.client.status().apps for one in app.instances}
 
 
 @pytest.fixture
@@ -74,20 +37,12 @@ def home(tmp_path: Path) -> Generator[Home]:
     yield found
     found.write(a=WAITS)
     if found.state.exists():
-        ended = found.sexton("down")
-        assert ended.returncode == 0, ended.stderr
+        found.do("down")
 
 
 def until(running: Running, text: str) -> None:
     assert running.out
     running.out.until(lambda line: text in line)
-
-
-def kill(pid: int) -> None:
-    """SIGKILL, and wait for the end."""
-    with closing(Handle(pid)) as handle:
-        handle.send(signal.SIGKILL)
-        handle.wait_dead()
 
 
 def test_in_the_foreground_until_it_is_told_to_stop(home: Home) -> None:
@@ -172,7 +127,7 @@ def test_in_the_background(home: Home) -> None:
     assert done.returncode == 0, done.stderr
     assert "1 up; supervisor" in done.stdout
     again = home.sexton("up", "-d")
-    supervisor = home.client.status().pid
+    supervisor = home.supervisor
     assert again.returncode == 1
     assert f"a supervisor runs already: process {supervisor} holds" in again.stderr
     assert home.sexton("up").returncode == 1
@@ -216,7 +171,7 @@ def test_a_state_directory_that_cannot_be_written_is_named(home: Home, words: li
 
 def test_a_supervisor_that_was_killed_is_succeeded(home: Home) -> None:
     home.sexton("up", "-d")
-    before, supervisor = home.pids(), home.client.status().pid
+    before, supervisor = home.pids(), home.supervisor
     kill(supervisor)
     assert home.sexton("status").returncode == 3
     assert home.sexton("up", "-d").returncode == 0
@@ -244,7 +199,7 @@ def test_what_a_dead_supervisor_left_is_ended(home: Home) -> None:
     )
     home.sexton("up", "-d")
     apps = home.pids()
-    kill(home.client.status().pid)
+    kill(home.supervisor)
     handles = [Handle(pid) for pid in apps.values()]
     done = home.sexton("down")
     assert done.returncode == 0, done.stderr

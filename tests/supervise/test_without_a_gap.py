@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
-import select
-import signal
 import socket
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -16,8 +11,10 @@ from typing import Self
 
 import pytest
 
-DEADLINE = 30
-PYTHON = sys.executable
+from tests.supervise.homes import Home
+from tests.supervise.servers import free_port
+from tests.support.lines import DEADLINE
+from tests.support.processes import kill
 
 # It answers with its instance and pid, and on SIGTERM ends between two requests.
 SERVER = """
@@ -90,17 +87,18 @@ class Load:
             thread.join(DEADLINE)
 
 
-class Shop:
+class Shop(Home):
+    """Two instances of that server on one socket."""
+
     def __init__(self, directory: Path) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
-        self.directory = directory
+        super().__init__(directory)
+        self.port = free_port()
         (directory / "server.py").write_text(SERVER)
-        (directory / "sexton.toml").write_text(
+        self.file.write_text(
             f"""
-            state = "{directory}/state"
+            state = "state"
             [apps.web]
-            command = ["{PYTHON}", "server.py"]
+            command = ["{sys.executable}", "server.py"]
             instances = 2
             listen = {{ http = "127.0.0.1:{self.port}" }}
             ready = {{ log = "^up" }}
@@ -108,86 +106,56 @@ class Shop:
             """
         )
 
-    def sexton(self, *words: str) -> str:
-        done = subprocess.run(
-            [PYTHON, "-m", "sexton", *words],
-            cwd=self.directory,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    def status(self) -> dict[str, dict[str, int]]:
-        found = json.loads(self.sexton("status", "--json"))
-        return {one["name"]: one for app in found["apps"] for one in app["instances"]} | {"": {"pid": found["pid"]}}
-
 
 @pytest.fixture
 def shop(tmp_path: Path) -> Iterator[Shop]:
     one = Shop(tmp_path)
-    one.sexton("up", "-d")
+    one.do("up", "-d")
     yield one
-    one.sexton("down")
+    one.do("down")
 
 
 def test_restarted_and_scaled_under_load(shop: Shop) -> None:
-    before = shop.status()
+    before = shop.pids()
     with Load(shop.port) as load:
         load.more()
-        shop.sexton("restart", "web")
+        shop.do("restart", "web")
         load.more()
-        shop.sexton("scale", "web=3")
+        shop.do("scale", "web=3")
         load.heard_of(2)
-        shop.sexton("scale", "web=1")
+        shop.do("scale", "web=1")
         load.more()
     assert load.failures == []
-    after = shop.status()
-    assert set(after) == {"web.0", ""}
-    assert before["web.0"]["pid"] != after["web.0"]["pid"]
+    after = shop.pids()
+    assert set(after) == {"web.0"}
+    assert before["web.0"] != after["web.0"]
 
 
 def test_its_supervisor_is_killed_and_succeeded_under_load(shop: Shop) -> None:
-    before = shop.status()
+    before = shop.pids()
     with Load(shop.port) as load:
         load.more()
         for _ in range(3):
-            killed(shop)
+            kill(shop.supervisor)
             load.more()
-            shop.sexton("up", "-d")
+            shop.do("up", "-d")
             load.more()
-        after = shop.status()
-        assert {name: after[name]["pid"] for name in ("web.0", "web.1")} == {
-            name: before[name]["pid"] for name in ("web.0", "web.1")
-        }
+        assert shop.pids() == before
         # The sockets came along: a new instance, and one that is started again, answer on them.
-        shop.sexton("restart", "web")
-        shop.sexton("scale", "web=3")
+        shop.do("restart", "web")
+        shop.do("scale", "web=3")
         load.heard_of(2)
     assert load.failures == []
 
 
 def test_a_supervisor_is_exchanged_under_load(shop: Shop) -> None:
-    before = shop.status()
+    before, supervisor = shop.pids(), shop.supervisor
     with Load(shop.port) as load:
         load.more()
-        shop.sexton("down", "--leave")
+        shop.do("down", "--leave")
         load.more()
-        shop.sexton("up", "-d")
+        shop.do("up", "-d")
         load.more()
-    after = shop.status()
     assert load.failures == []
-    assert after["web.0"]["pid"] == before["web.0"]["pid"]
-    assert after[""]["pid"] != before[""]["pid"]
-
-
-def killed(shop: Shop) -> None:
-    """SIGKILL to the supervisor, and its end."""
-    supervisor = os.pidfd_open(shop.status()[""]["pid"])
-    try:
-        signal.pidfd_send_signal(supervisor, signal.SIGKILL)
-        assert select.select([supervisor], [], [], DEADLINE)[0]
-    finally:
-        os.close(supervisor)
+    assert shop.pids() == before
+    assert shop.supervisor != supervisor
