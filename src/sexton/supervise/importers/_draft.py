@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from typing import TYPE_CHECKING, Any
 
 from sexton.errors import UsageError
@@ -199,6 +200,16 @@ class Draft:
         longest = max(Duration().read(grace, (), Problems("", {})) for grace in graces)
         if longest >= 60:
             self.settings["stop_timeout"] = min(longest + 10, LONGEST)
+
+
+def split(value: object, *otherwise: str) -> list[str]:
+    """The words of a list, or of a line as a shell splits it; a line that cannot be split is one, after `otherwise`."""
+    if isinstance(value, list):
+        return [str(word) for word in value]
+    try:
+        return shlex.split(str(value)) if value is not None else []
+    except ValueError:
+        return [*otherwise, str(value)]
 
 
 def size(text: object) -> int | str | None:

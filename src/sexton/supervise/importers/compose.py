@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sexton.errors import UsageError
 from sexton.supervise import envfile
-from sexton.supervise.importers._draft import literal, said, seconds, size
+from sexton.supervise.importers._draft import literal, said, seconds, size, split
 
 if TYPE_CHECKING:
     from sexton.supervise.importers._draft import App, Draft
@@ -121,7 +121,7 @@ class _Service:
     def carry(self) -> None:
         """Make the app, and tell what is left."""
         name = self.draft.name(self.title)
-        entrypoint, command = _words(self.take("entrypoint")), _words(self.take("command"))
+        entrypoint, command = (split(self.take(key), "/bin/sh", "-c") for key in ("entrypoint", "command"))
         words = entrypoint + command
         if not words:
             what = f"image {self.source['image']}" if self.source.get("image") else "its image"
@@ -289,15 +289,6 @@ class _Service:
             self.lose("logging", f"{logging['driver']}: logs are files here")
         if log:
             self.app["log"] = log
-
-
-def _words(value: object) -> list[str]:
-    if isinstance(value, list):
-        return [str(word) for word in value]
-    try:
-        return shlex.split(str(value)) if value is not None else []
-    except ValueError:
-        return ["/bin/sh", "-c", str(value)]
 
 
 def _whole(value: object) -> int | None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from sexton.errors import SextonError, UsageError
 from sexton.spawn import DEVNULL, PIPE, run
 from sexton.supervise.importers import compose
-from sexton.supervise.importers._draft import literal, said, size
+from sexton.supervise.importers._draft import literal, said, size, split
 
 if TYPE_CHECKING:
     from sexton.supervise.importers._draft import App, Draft
@@ -146,8 +146,8 @@ class _App:
 
     def _command(self) -> None:
         script = str(self.take("script", "exec", "cmd") or "")
-        args = _words(self.take("args"))
-        before = _words(self.take("node_args", "interpreter_args", "interpreterArgs"))
+        args = split(self.take("args"))
+        before = split(self.take("node_args", "interpreter_args", "interpreterArgs"))
         interpreter = self.take("interpreter", "exec_interpreter")
         if not script:
             self.lose("script", "it has none: left out")
@@ -253,15 +253,6 @@ class _App:
             log["format"] = "json"
         if log:
             self.app["log"] = log
-
-
-def _words(value: object) -> list[str]:
-    if isinstance(value, list):
-        return [str(word) for word in value]
-    try:
-        return shlex.split(str(value)) if value is not None else []
-    except ValueError:
-        return [str(value)]
 
 
 def _variable(value: object) -> str:
