@@ -58,7 +58,6 @@ CLONE_NEWNS = 0x00020000
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
 
-MS_RDONLY = 0x1
 MS_NOSUID = 0x2
 MS_NODEV = 0x4
 MS_NOEXEC = 0x8
@@ -130,7 +129,6 @@ _PTRACE_SECCOMP_GET_FILTER = 0x420C
 _PTRACE_GET_RSEQ_CONFIGURATION = 0x420F
 
 PTRACE_O_TRACESYSGOOD = 1
-PTRACE_O_TRACEEXEC = 0x10
 PTRACE_EVENT_STOP = 128
 
 NT_PRSTATUS = 1
@@ -230,7 +228,6 @@ def ptrace_get_seccomp_filter(tid: int, index: int) -> bytes:
 _NETLINK_CONNECTOR = 11
 _CN_IDX_PROC, _CN_VAL_PROC = 1, 1
 _PROC_CN_MCAST_LISTEN, _PROC_CN_MCAST_IGNORE = 1, 2
-_HEADER = struct.Struct("=IHHIIIIIIHHIIQ")  # nlmsghdr, cn_msg, the head of proc_event
 _FORK, _EXEC, _EXIT = 0x1, 0x2, 0x80000000
 _KINDS: dict[int, Literal["fork", "exec", "exit"]] = {_FORK: "fork", _EXEC: "exec", _EXIT: "exit"}
 _WHAT_AT, _DATA_AT = 36, 52  # offsets of proc_event.what and of its data in a message

@@ -28,11 +28,6 @@ def join(*statements: str) -> list[str]:
     return words
 
 
-def spawn_zombie() -> str:
-    """A child that ends at once and that its parent never reaps."""
-    return "fork exit 0"
-
-
 def orphan(action: str = "polite") -> str:
     """A grandchild whose parent ends at once: it is adopted by the next subreaper."""
     return f"fork fork {action}"
