@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from tests.compat.twins import NAMES, PEERS, Side, Twins, make_side
-from tests.support import monsters
 
 
 @pytest.fixture(autouse=True)
@@ -29,28 +28,18 @@ def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def compat_folder() -> Iterator[Path]:
-    """A directory that every user may enter."""
-    folder = Path(tempfile.mkdtemp(prefix="sexton-compat-"))
-    folder.chmod(0o755)
-    yield folder
-    shutil.rmtree(folder)
-
-
-@pytest.fixture(scope="session")
-def peer_side(compat_folder: Path) -> Side:
+def peer_side(public: Path, monster: Path) -> Side:
     """Debian's programs; missing ones fail the test, with the remedy."""
     found = {name: shutil.which(program) for name, program in PEERS.items()}
     missing = {PEERS[name] for name, path in found.items() if path is None}
     assert not missing, f"no {', '.join(sorted(missing))}: apt-get install tini dumb-init catatonit"
-    monster = monsters.build(compat_folder / "monster")
-    return make_side(compat_folder / "peers", {name: Path(str(path)) for name, path in found.items()}, monster)
+    return make_side(public / "peers", {name: Path(str(path)) for name, path in found.items()}, monster)
 
 
 @pytest.fixture(scope="session")
-def twins(sexton_init: Path, peer_side: Side, compat_folder: Path) -> Twins:
+def twins(sexton_init: Path, peer_side: Side, public: Path) -> Twins:
     """Both sides."""
-    folder = Path(tempfile.mkdtemp(dir=compat_folder)) / "ours"
+    folder = Path(tempfile.mkdtemp(dir=public)) / "ours"
     return Twins(peer_side, make_side(folder, dict.fromkeys(NAMES, sexton_init), peer_side.monster))
 
 

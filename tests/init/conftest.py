@@ -1,33 +1,16 @@
-"""Fixtures of the native behaviour: the monsters, the modes, and families of processes under sexton-init."""
+"""Fixtures of the native behaviour: the modes, and families of processes under sexton-init."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.init.family import ALL_MODES, PLACED_MODES, Mode, Starter
-from tests.support import monsters
-
-
-@pytest.fixture(scope="session")
-def public() -> Iterator[Path]:
-    """A directory that every user may enter."""
-    folder = Path(tempfile.mkdtemp(prefix="sexton-tests-"))
-    folder.chmod(0o755)
-    yield folder
-    shutil.rmtree(folder)
-
-
-@pytest.fixture(scope="session")
-def monster(public: Path) -> Path:
-    """The program of tests/support/monster.c."""
-    return monsters.build(public / "monster")
 
 
 @pytest.fixture

@@ -28,6 +28,14 @@ def wakeups(pid: int) -> tuple[int, int]:
     return int(fields["voluntary_ctxt_switches"]), int(fields["nonvoluntary_ctxt_switches"])
 
 
+def sleeps(pid: int) -> None:
+    """Not woken once in a second, after one in which what happened before is over."""
+    a_second()
+    before = wakeups(pid)
+    a_second()
+    assert wakeups(pid) == before
+
+
 def test_no_wakeups_while_idle(start: Starter, mode: Mode) -> None:
     """With every deadline set that does not run yet, and with those that run far away."""
     options = "--timeout 600 --stop-timeout 600 --drain 600 --grace 600"
@@ -36,19 +44,11 @@ def test_no_wakeups_while_idle(start: Starter, mode: Mode) -> None:
     family.send(signal.SIGUSR1)
     family.await_note("got")
     family.await_event("signalled")
-    init = family.run.init.pid
-    a_second()
-    before = wakeups(init)
-    a_second()
-    assert wakeups(init) == before
+    sleeps(family.run.init.pid)
 
 
 def test_no_wakeups_while_a_stop_waits(start: Starter, mode: Mode) -> None:
     family = start(mode, "--grace 600", "fork stubborn", "await 1", "exit 3")
     family.await_note("ready")
     family.await_note("got")
-    init = family.run.init.pid
-    a_second()
-    before = wakeups(init)
-    a_second()
-    assert wakeups(init) == before
+    sleeps(family.run.init.pid)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -55,9 +55,6 @@ class Shell:
         return init, command
 
 
-Opener = Callable[..., contextlib.AbstractContextManager[Shell]]
-
-
 @pytest.fixture
 def log() -> Iterator[Pipe]:
     pipe = Pipe("the monsters' log")
@@ -97,28 +94,10 @@ def test_ctrl_z_stops_the_job_and_fg_continues_it(shell: Shell) -> None:
     shell.says("echo code=$?", "code=0")
 
 
-@pytest.mark.parametrize("scope", ["child", "tree"])
-def test_ctrl_z_and_fg_in_the_other_scopes(shell: Shell, scope: str) -> None:
-    """Ctrl-Z stops the whole group, so fg continues the whole group, whoever gets forwarded signals."""
-    shell.run(f'$I --signal {scope} sh -c "{ECHO} | {ECHO}; exit 9"')
-    shell.keys("one\n")
-    shell.expect("got:got:one")
-    shell.keys(CTRL_Z)
-    shell.expect("Stopped")
-    shell.prompt()
-    _, command = shell.job()
-    until(lambda: all(stat(pid).state == "T" for pid in [command, *children(command)]), "the whole job stops")
-    shell.run("fg")
-    shell.keys("two\n")
-    shell.expect("got:got:two")
-    shell.keys(CTRL_D)
-    shell.prompt()
-    shell.says("echo code=$?", "code=9")
-
-
-def test_a_whole_pipeline_in_the_job_is_stopped_and_continued(shell: Shell) -> None:
-    """Ctrl-Z reaches the group: every process of the job stops, and every one goes on."""
-    shell.run(f'$I sh -c "{ECHO} | {ECHO}; exit 9"')
+@pytest.mark.parametrize("options", ["", "--signal child", "--signal tree"])
+def test_a_whole_pipeline_in_the_job_is_stopped_and_continued(shell: Shell, options: str) -> None:
+    """Ctrl-Z reaches the group, and so does fg, whoever gets forwarded signals: every process of the job goes on."""
+    shell.run(f'$I {options} sh -c "{ECHO} | {ECHO}; exit 9"')
     shell.keys("one\n")
     shell.expect("got:got:one")
     shell.keys(CTRL_Z)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.init.family import ALL_MODES, BESIDE, PID1, Mode, Starter
+from tests.init.family import ALL_MODES, BESIDE, PID1, Ending, Mode, Starter
 from tests.support.lines import Pipe, events
 from tests.support.monsters import join
 from tests.support.processes import descriptors
@@ -25,7 +25,8 @@ HARD = ["times 5 fork setsid stubborn", "times 5 daemon polite", "fork chain 3 s
 """A tree for which a stop needs all of it: a stop signal, the grace time, SIGKILL."""
 
 
-def stops_hard(start: Starter, mode: Mode, before: list[str], init: Path | None = None) -> None:
+def stopped_hard(start: Starter, mode: Mode, before: list[str], init: Path | None = None) -> Ending:
+    """Such a tree is told once to stop, and nothing is left of it."""
     family = start(mode, f"{LOUD} --grace 0.2", *HARD, before=before, init=init)
     family.await_note("ready", 14)
     family.send(signal.SIGTERM)
@@ -33,6 +34,11 @@ def stops_hard(start: Starter, mode: Mode, before: list[str], init: Path | None 
     assert end.code == 0, end.err
     assert end.left == []
     assert set(end.got(signal.SIGTERM).values()) == {1}
+    return end
+
+
+def stops_hard(start: Starter, mode: Mode, before: list[str], init: Path | None = None) -> None:
+    end = stopped_hard(start, mode, before, init)
     signalled = [event["pid"] for event in end.of("signalled") if event["scope"] == "stop"]
     assert len(signalled) == len(set(signalled)) >= 10, "all but COMMAND and those who had it with COMMAND's group"
     assert len(end.of("killed")) >= 8
@@ -70,13 +76,7 @@ def test_without_the_newer_system_calls(start: Starter, placed: Mode, error: int
 
     Without pidfds a deeper descendant has its turn when it becomes our child: the stop comes to its end all the same.
     """
-    family = start(placed, f"{LOUD} --grace 0.2", *HARD, before=["MONSTER", "LOG", *join(f"deny {error}", "exec")])
-    family.await_note("ready", 14)
-    family.send(signal.SIGTERM)
-    end = family.end()
-    assert end.code == 0, end.err
-    assert end.left == []
-    assert set(end.got(signal.SIGTERM).values()) == {1}
+    end = stopped_hard(start, placed, ["MONSTER", "LOG", *join(f"deny {error}", "exec")])
     assert end.of("exited")
     assert len([event for event in end.of("reaped") if event.get("signal") == "KILL"]) >= 8
 

@@ -1,10 +1,8 @@
-"""Fixtures of the library: the guard under test, the monsters, and the look whether a test left anybody."""
+"""Fixtures of the library: the guard under test, troops of monsters, and the look whether a test left anybody."""
 
 from __future__ import annotations
 
 import contextlib
-import shutil
-import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,17 +12,7 @@ import pytest
 from sexton.spawn import _rescue, _start
 from sexton.spawn._processes import cmdline, marked
 from tests.spawn.troop import Troop
-from tests.support import monsters
 from tests.support.processes import Handle
-
-
-@pytest.fixture(scope="session")
-def monster() -> Iterator[Path]:
-    """The program of tests/support/monster.c."""
-    folder = Path(tempfile.mkdtemp(prefix="sexton-tests-"))
-    folder.chmod(0o755)
-    yield monsters.build(folder / "monster")
-    shutil.rmtree(folder)
 
 
 @pytest.fixture(autouse=True)

@@ -39,7 +39,7 @@ class Lines:
         self._taken = 0
         os.set_blocking(fd, False)
 
-    def _fill(self, latest: float) -> None:
+    def fill(self, latest: float) -> None:
         """Read what there is, waiting for it; raise DeadlineError after `latest` (monotonic seconds)."""
         poll = select.poll()
         poll.register(self.fd, select.POLLIN)
@@ -63,7 +63,7 @@ class Lines:
                 rest = self.seen[self._taken :]
                 self._taken = len(self.seen)
                 return rest.decode(errors="replace") if rest else None
-            self._fill(latest)
+            self.fill(latest)
         text = self.seen[self._taken : end].decode(errors="replace")
         self._taken = end + 1
         return text

@@ -7,7 +7,6 @@ import fcntl
 import os
 import pty
 import re
-import select
 import subprocess
 import termios
 import time
@@ -15,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
-from tests.support.lines import DEADLINE, DeadlineError, Pipe
+from tests.support.lines import DEADLINE, Lines, Pipe
 from tests.support.processes import Handle, children
 
 CTRL_C, CTRL_D, CTRL_Z, CTRL_BACKSLASH = "\x03", "\x04", "\x1a", "\x1c"
@@ -37,7 +36,8 @@ class Terminal:
         pipes: Sequence[Pipe] = (),
     ) -> None:
         base = {key: value for key, value in os.environ.items() if not key.startswith(("SEXTON_", "TINI_"))}
-        self.fd, slave = pty.openpty()
+        fd, slave = pty.openpty()
+        self.output = Lines(fd, "the terminal")
         self.popen = subprocess.Popen(
             [os.fspath(word) for word in argv],
             stdin=slave,
@@ -51,50 +51,39 @@ class Terminal:
         os.close(slave)
         for pipe in pipes:
             pipe.close_writer()
-        self.seen = ""
         self._taken = 0
+
+    @property
+    def seen(self) -> str:
+        """All that it has said."""
+        return self.output.seen.decode(errors="replace")
 
     def keys(self, text: str) -> None:
         """Type these keys; see CTRL_C and CTRL_Z."""
-        os.write(self.fd, text.encode())
+        os.write(self.output.fd, text.encode())
 
     def expect(self, pattern: str, deadline: float = DEADLINE) -> re.Match[str]:
         """Wait until the output after the last match matches (re.MULTILINE; the terminal ends lines in CR LF)."""
         until = time.monotonic() + deadline
         while not (match := re.compile(pattern, re.MULTILINE).search(self.seen, self._taken)):
-            if not self._read(until):
+            if self.output.ended:
                 raise AssertionError(f"the terminal ended before {pattern!r}: {self.seen!r}")
+            self.output.fill(until)
         self._taken = match.end()
         return match
 
-    def _read(self, until: float) -> bool:
-        poll = select.poll()
-        poll.register(self.fd, select.POLLIN)
-        left = until - time.monotonic()
-        if left <= 0 or not poll.poll(left * 1000):
-            raise DeadlineError(f"the terminal says nothing more; so far: {self.seen!r}")
-        try:
-            data = os.read(self.fd, 1 << 16)
-        except OSError:  # EIO: no process has it open any more
-            return False
-        self.seen += data.decode(errors="replace")
-        return bool(data)
-
     def foreground(self) -> int:
         """The terminal's foreground process group; as seen out here."""
-        return os.tcgetpgrp(self.fd)
+        return os.tcgetpgrp(self.output.fd)
 
     def hang_up(self) -> None:
         """Close our side: the line is cut."""
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+        self.output.close()
 
     def wait(self, deadline: float = DEADLINE) -> int:
         """Read until argv has ended; its exit code as subprocess gives it."""
-        until = time.monotonic() + deadline
-        while self.fd >= 0 and self._read(until):
-            pass
+        if self.output.fd >= 0:
+            self.output.rest(deadline)
         return self.popen.wait(deadline)
 
     def __enter__(self) -> Self:
