@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Protocol, cast
 
 from tests.containers.podman import Container
 from tests.support.lines import DEADLINE, Lines
+from tests.support.processes import Stat
 
 HERE = Path(__file__).parent
 RELEASE = HERE.parent / "build" / "sexton-init"
@@ -56,6 +58,23 @@ def real_root(folder: Path) -> list[str]:
     `folder` is found at /incident, the network is the machine's own, and so is PATH.
     """
     return [f"--volume={folder}:/incident:ro", "--network=host", f"--env=PATH={os.environ['PATH']}", "--rootfs", "/:O"]
+
+
+def servers(container: Container) -> list[Stat]:
+    """The customers' servers of incident 1 that are alive."""
+    found = []
+    for each in container.processes():
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            words = (container.proc / str(each.pid) / "cmdline").read_bytes().split(b"\0")
+            if words[:2] == [b"node", b"server.js"]:
+                found.append(each)
+    return found
+
+
+def taken(port: int) -> bool:
+    """Is somebody listening there?"""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 @contextlib.contextmanager

@@ -4,34 +4,17 @@ from __future__ import annotations
 
 import http.client
 import os
-import socket
 from pathlib import Path
 
-from incidents.replaying import Table, output, real_root
-from tests.containers.podman import Container, Podman, eventually
+from incidents.replaying import Table, output, real_root, servers, taken
+from tests.containers.podman import Podman, eventually
 from tests.support.lines import DEADLINE
-from tests.support.processes import Stat, status
+from tests.support.processes import status
 
 TITLE = "a hosting platform stops npm, and the servers live on"
 HERE = Path(__file__).parent
 
 APPS = 3
-
-
-def servers(container: Container) -> list[Stat]:
-    """The customers' servers that are alive."""
-    found = []
-    for each in container.processes():
-        words = (container.proc / str(each.pid) / "cmdline").read_bytes().split(b"\0")
-        if words[:2] == [b"node", b"server.js"]:
-            found.append(each)
-    return found
-
-
-def taken(port: int) -> bool:
-    """Is somebody listening there?"""
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def visit(port: int) -> http.client.HTTPConnection:

@@ -6,14 +6,13 @@ import contextlib
 import http.client
 import json
 import os
-import socket
 import sys
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
-from incidents.replaying import Table, output, real_root
+from incidents.replaying import Table, output, real_root, servers, taken
 from tests.containers.podman import Container, Podman
 from tests.support.lines import DEADLINE, Lines
 from tests.support.processes import Stat, status
@@ -113,23 +112,6 @@ class Sexton:
         ended = self.container.exec(self.program, command, "--file", FILE, *words)
         assert ended.code == 0, (command, ended, self.container.logs())
         return ended.out
-
-
-def servers(container: Container) -> list[Stat]:
-    """The customers' servers that are alive."""
-    found = []
-    for each in container.processes():
-        with contextlib.suppress(OSError):
-            words = (container.proc / str(each.pid) / "cmdline").read_bytes().split(b"\0")
-            if words[:2] == [b"node", b"server.js"]:
-                found.append(each)
-    return found
-
-
-def taken(port: int) -> bool:
-    """Is somebody listening there?"""
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def answers(port: int) -> bool:
