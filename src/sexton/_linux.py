@@ -132,8 +132,6 @@ PTRACE_O_TRACESYSGOOD = 1
 PTRACE_EVENT_STOP = 128
 
 NT_PRSTATUS = 1
-NT_PRFPREG = 2
-NT_X86_XSTATE = 0x202
 
 WALL = 0x40000000  # __WALL: children made by clone, and any tracee thread
 

@@ -152,7 +152,6 @@ def test_missing_capability(culprit: Start) -> None:
     assert answer.startswith(f"refused: {subject.process.name}: this takes CAP_SYS_PTRACE")
 
 
-PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP = 38, 22
 # (code, jt, jf, k): what Docker's default does in small: one number gets the answer, the others pass.
 FILTER = """
 import ctypes, struct, sys, os
@@ -163,8 +162,8 @@ program += line(0x06, 0, 0, 0x7fff0000)
 buffer = ctypes.create_string_buffer(program)
 header = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(buffer)))
 libc = ctypes.CDLL(None)
-assert libc.prctl(38, 1, 0, 0, 0) == 0
-assert libc.prctl(22, 2, header, 0, 0) == 0
+assert libc.prctl(38, 1, 0, 0, 0) == 0  # PR_SET_NO_NEW_PRIVS
+assert libc.prctl(22, 2, header, 0, 0) == 0  # PR_SET_SECCOMP
 print("up", flush=True)
 print(input())
 """

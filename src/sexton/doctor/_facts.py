@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import select
-import signal
 from typing import TYPE_CHECKING, TypeVar
 
 from sexton import proc
@@ -199,8 +198,3 @@ def runtime(comm: str, exe: str = "", head: bytes = b"") -> str:
         if name.startswith(("npm ", "node ")):
             return "node"
     return "go" if b"Go build ID:" in head else ""
-
-
-def catches(status: proc.Status | None, signum: int = signal.SIGCHLD) -> bool:
-    """Whether the process has a handler for the signal."""
-    return status is not None and proc.has(status.caught, signum)
