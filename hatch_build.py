@@ -80,7 +80,7 @@ def refuse_wrong_elf(path: Path, machine: str) -> None:
 
 
 class InitHook(BuildHookInterface[Any]):
-    """Adds sexton-init to a wheel; an editable install takes the one that `make build` made."""
+    """Adds sexton-init and the manual pages to a wheel; an editable install takes the one that `make build` made."""
 
     def dependencies(self) -> list[str]:
         """Zig, 100 MB, only where it is the compiler."""
@@ -95,6 +95,8 @@ class InitHook(BuildHookInterface[Any]):
         program = Path(self.root, "build", "wheel", machine, "sexton-init")
         compile_init(Path(self.root), machine, program)
         build_data["shared_scripts"] = {str(program): "sexton-init"}
+        pages = sorted(Path(self.root, "man").iterdir())
+        build_data["shared_data"] = {str(page): f"share/man/man{page.suffix[1:]}/{page.name}" for page in pages}
         build_data["pure_python"] = False
         build_data["tag"] = TAG.format(machine)
 

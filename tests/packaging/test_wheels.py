@@ -45,15 +45,17 @@ def test_pip_takes_it_on_glibc_and_on_musl(
 
 
 @each_machine
-def test_it_holds_the_package_the_program_and_nothing_else(wheels: dict[str, Path], machine: str) -> None:
+def test_it_holds_the_package_the_program_the_manual_and_nothing_else(wheels: dict[str, Path], machine: str) -> None:
     with zipfile.ZipFile(wheels[machine]) as archive:
         names = set(archive.namelist())
     package = {str(path.relative_to(CHECKOUT / "src")) for path in (CHECKOUT / "src/sexton").rglob("*.py")}
     info = f"sexton-{__version__}.dist-info"
     about = {f"{info}/{name}" for name in ("METADATA", "WHEEL", "RECORD", "entry_points.txt")}
     licences = {f"{info}/licenses/LICENSE", f"{info}/licenses/NOTICE"}
-    program = {f"sexton-{__version__}.data/scripts/sexton-init"}
-    assert names == package | {"sexton/py.typed"} | about | licences | program
+    data = f"sexton-{__version__}.data"
+    manual = {f"{data}/data/share/man/man{page.suffix[1:]}/{page.name}" for page in (CHECKOUT / "man").iterdir()}
+    program = {f"{data}/scripts/sexton-init"}
+    assert names == package | {"sexton/py.typed"} | about | licences | program | manual
 
 
 @each_machine
@@ -105,6 +107,7 @@ def test_installed_it_is_two_commands_on_path(wheels: dict[str, Path], fresh: Pa
     assert must(run("sh", "-c", "sexton --version", env=path)) == f"sexton {__version__}\n"
     find = "from sexton._binary import find; print(find())"
     assert must(run(fresh / "python", "-c", find)) == f"{fresh}/sexton-init\n"
+    assert (fresh / "../share/man/man5/sexton.toml.5").is_file(), "where man(1) looks for what is on PATH"
     must(run(*pip, "uninstall", "--yes", "sexton"))
     assert not [path.name for path in fresh.iterdir() if path.name.startswith("sexton")]
 
