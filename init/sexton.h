@@ -167,7 +167,7 @@ int tini_arguments(int argc, char **argv);
 int dumb_init_arguments(int argc, char **argv);
 int catatonit_arguments(int argc, char **argv);
 int pause_arguments(int argc, char **argv);
-extern const struct voice native_voice, tini_voice, dumb_init_voice;
+extern const struct voice native_voice;
 
 /* signals.c */
 int signal_number(const char *text);    /* NAME, SIGNAME, number, RTMIN+n, RTMAX-n; -1 = unknown */
