@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sexton.doctor.model import Confidence, Fact, Finding, Severity
+from sexton.proc import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -42,16 +43,9 @@ def counted(victims: Sequence[Process], one: str = "zombie") -> str:
     for process in victims:
         names[process.comm] = names.get(process.comm, 0) + 1
     most = sorted(names, key=lambda name: -names[name])
-    shown = ", ".join(f"{safe(name)} x {names[name]}" if names[name] > 1 else safe(name) for name in most[:4])
+    shown = ", ".join(f"{printable(name)} x {names[name]}" if names[name] > 1 else printable(name) for name in most[:4])
     more = ", …" if len(most) > 4 else ""
     return f"{len(victims)} {one}{'es' if one.endswith('s') else 's'} ({shown}{more})"
-
-
-def safe(name: str) -> str:
-    """A name fit to be printed."""
-    from sexton.proc import printable
-
-    return printable(name)
 
 
 def finding(
