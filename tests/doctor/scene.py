@@ -98,6 +98,11 @@ class Scene:
         """Every process of the scene, PID 1 first."""
         return proc.snapshot().descendants(self._popen.pid)
 
+    @property
+    def first(self) -> str:
+        """The pid of its PID 1, as a word."""
+        return str(self.all()[0].pid)
+
     def named(self, name: str) -> tuple[proc.Process, ...]:
         """The processes of that name."""
         return tuple(process for process in self.all() if process.comm == name)

@@ -29,11 +29,6 @@ def sexton(*words: str, before: tuple[str, ...] = ()) -> subprocess.CompletedPro
     return subprocess.run(argv, capture_output=True, text=True, timeout=DEADLINE, check=False)
 
 
-def outer(scene: Scene) -> str:
-    """The pid of the scene's PID 1, as a word."""
-    return str(scene.all()[0].pid)
-
-
 def document(*words: str, code: int, before: tuple[str, ...] = ()) -> dict[str, Any]:
     done = sexton("doctor", "--json", *words, before=before)
     assert (done.returncode, done.stderr) == (code, "")
@@ -45,12 +40,12 @@ def document(*words: str, code: int, before: tuple[str, ...] = ()) -> dict[str, 
 def test_health_and_findings_are_the_exit_code() -> None:
     with Scene(ZOMBIE, *INIT) as scene:
         scene.expect("ready")
-        healthy = sexton("doctor", "--pid", outer(scene))
+        healthy = sexton("doctor", "--pid", scene.first)
         assert healthy.returncode == 0, healthy.stdout
         assert healthy.stdout.startswith("Healthy: ")
         scene.until(lambda _: scene.named("victim"))
         scene.kill("victim")
-        sick = sexton("doctor", "--pid", outer(scene))
+        sick = sexton("doctor", "--pid", scene.first)
         assert sick.returncode == 1
         (culprit,) = scene.named("culprit")
         assert f"{culprit.name} started 1 zombie (victim[" in sick.stdout
@@ -107,7 +102,7 @@ def test_json_has_the_keys_that_its_page_names() -> None:
         scene.expect("ready")
         scene.until(lambda _: scene.named("victim"))
         scene.kill("victim")
-        found = document("--pid", outer(scene), code=1)
+        found = document("--pid", scene.first, code=1)
     page = (CHECKOUT / "docs" / "doctor" / "json.md").read_text()
 
     def keys(value: object, path: str) -> set[str]:
@@ -153,7 +148,7 @@ def test_from_a_sidecar_that_shares_the_pid_namespace() -> None:
         enter = (
             "nsenter",
             "--target",
-            outer(scene),
+            scene.first,
             "--pid",
             "--mount",
             "unshare",
@@ -232,8 +227,8 @@ def test_watching_tells_of_a_new_zombie(inside: bool) -> None:
     with Scene(ZOMBIE, *INIT) as scene:
         scene.expect("ready")
         scene.until(lambda _: scene.named("victim"))
-        enter = ("nsenter", "--target", outer(scene), "--pid", "--mount", *NOBODY) if inside else ()
-        with Watching(*(() if inside else ("--pid", outer(scene))), before=enter) as watching:
+        enter = ("nsenter", "--target", scene.first, "--pid", "--mount", *NOBODY) if inside else ()
+        with Watching(*(() if inside else ("--pid", scene.first)), before=enter) as watching:
             watching.until("Healthy")
             watching.until("by a pidfd" if inside else "proc connector", err=True)
             scene.kill("victim")
@@ -247,7 +242,7 @@ def test_watching_sleeps_when_nothing_happens() -> None:
     """In a namespace of three sleepers it is in poll without a timeout, and is not woken."""
     with Scene(ZOMBIE, *INIT) as scene:
         scene.expect("ready")
-        enter = ("nsenter", "--target", outer(scene), "--pid", "--mount")
+        enter = ("nsenter", "--target", scene.first, "--pid", "--mount")
         with Watching(before=enter) as watching:
             watching.until("by a pidfd", err=True)
             children = proc.snapshot().children(watching.popen.pid)  # nsenter forks into the namespace

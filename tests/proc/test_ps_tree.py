@@ -65,12 +65,8 @@ def scene() -> Any:
         yield made
 
 
-def first(scene: Scene) -> str:
-    return str(scene.all()[0].pid)
-
-
 def test_ps_names_zombies_culprits_and_orphans(scene: Scene) -> None:
-    text = sexton("ps", "--pid", first(scene))
+    text = sexton("ps", "--pid", scene.first)
     (culprit,) = scene.named("culprit")
     lines = {line.split()[0]: line for line in text.splitlines()}
     assert "culprit of 5 zombies" in lines[str(culprit.pid)]
@@ -81,9 +77,9 @@ def test_ps_names_zombies_culprits_and_orphans(scene: Scene) -> None:
 
 
 def test_ps_filters(scene: Scene) -> None:
-    zombies = sexton("ps", "--pid", first(scene), "--zombies").splitlines()[1:-1]
+    zombies = sexton("ps", "--pid", scene.first, "--zombies").splitlines()[1:-1]
     assert len(zombies) == 5
-    (orphan,) = sexton("ps", "--pid", first(scene), "--orphans").splitlines()[1:-1]
+    (orphan,) = sexton("ps", "--pid", scene.first, "--orphans").splitlines()[1:-1]
     assert orphan.split()[0] == str(scene.named("orphan")[0].pid)
     assert "no container or pod is called 'x'" in sexton("ps", "--container", "x", code=2)
     assert "no process 999999999" in sexton("ps", "--pid", "999999999", code=2)
@@ -92,15 +88,15 @@ def test_ps_filters(scene: Scene) -> None:
 def test_ps_columns(scene: Scene) -> None:
     from sexton.cli.ps import CELLS
 
-    text = sexton("ps", "--pid", first(scene), "--columns", ",".join(CELLS))
+    text = sexton("ps", "--pid", scene.first, "--columns", ",".join(CELLS))
     assert text.splitlines()[0].split() == [cell.column.title for cell in CELLS.values()]
-    nspids = sexton("ps", "--pid", first(scene), "--columns", "pid, nspid").splitlines()[1].split()
-    assert nspids == [first(scene), first(scene), "1"]
+    nspids = sexton("ps", "--pid", scene.first, "--columns", "pid, nspid").splitlines()[1].split()
+    assert nspids == [scene.first, scene.first, "1"]
     assert "'nonsense' is no column; there are pid, ppid" in sexton("ps", "--columns", "nonsense", code=2)
 
 
 def test_ps_json(scene: Scene) -> None:
-    found = json.loads(sexton("ps", "--json", "--pid", first(scene)))
+    found = json.loads(sexton("ps", "--json", "--pid", scene.first))
     assert found["schema"] == 1
     assert found["states"] == {"R": 0, "S": 3, "D": 0, "Z": 5, "T": 0, "I": 0}
     by_name = {process["name"]: process for process in found["processes"]}
@@ -112,9 +108,9 @@ def test_ps_json(scene: Scene) -> None:
 
 
 def test_tree_draws_the_family(scene: Scene) -> None:
-    lines = sexton("tree", first(scene)).splitlines()
+    lines = sexton("tree", scene.first).splitlines()
     (culprit,), (orphan,) = scene.named("culprit"), scene.named("orphan")
-    assert lines[0].startswith(f"tini[{first(scene)}]")
+    assert lines[0].startswith(f"tini[{scene.first}]")
     assert f"├─ {culprit.name}" in lines[1] or f"└─ {culprit.name}" in lines[1]
     assert sum("dead" in line for line in lines) == 1
     assert any("(5 alike)" in line and "zombie" in line for line in lines)
@@ -123,7 +119,7 @@ def test_tree_draws_the_family(scene: Scene) -> None:
 
 
 def test_tree_json(scene: Scene) -> None:
-    found = json.loads(sexton("tree", "--json", first(scene)))
+    found = json.loads(sexton("tree", "--json", scene.first))
     assert (found["schema"], found["size"], found["depth"]) == (1, 8, 3)
     (root,) = found["roots"]
     assert root["name"] == "tini"
@@ -139,14 +135,14 @@ def test_tree_of_what_is_not_there() -> None:
 @pytest.mark.parametrize("columns", [40, 60, 80, 200])
 @pytest.mark.parametrize("command", ["ps", "tree"])
 def test_it_fits_the_terminal(scene: Scene, columns: int, command: str) -> None:
-    words = ("ps", "--pid", first(scene)) if command == "ps" else ("tree", first(scene))
+    words = ("ps", "--pid", scene.first) if command == "ps" else ("tree", scene.first)
     text = on_terminal(columns, *words, NO_COLOR="1")
     assert max(map(wide, text.splitlines())) <= columns
     assert "\x1b" not in text
 
 
 def test_colour_only_on_a_terminal_and_not_against_ones_will(scene: Scene) -> None:
-    words = ("ps", "--pid", first(scene))
+    words = ("ps", "--pid", scene.first)
     assert "\x1b[31m" in on_terminal(80, *words)
     assert "\x1b" not in on_terminal(80, *words, NO_COLOR="1")
     assert "\x1b" not in on_terminal(80, *words, TERM="dumb")

@@ -9,7 +9,6 @@ import os
 import re
 import socket
 import stat
-from collections.abc import Generator
 from pathlib import Path
 from typing import Any, Self
 
@@ -23,12 +22,6 @@ from tests.supervise.fake import Serving, serving
 from tests.support.lines import DEADLINE, until
 
 TOKEN = "0123456789abcdef-token"
-
-
-@pytest.fixture
-def served(tmp_path: Path) -> Generator[Serving]:
-    with serving(tmp_path / "api.sock") as found:
-        yield found
 
 
 def connect(served: Serving) -> socket.socket:

@@ -7,7 +7,6 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -19,12 +18,6 @@ from sexton.supervise.client import Client
 from tests.supervise.fake import Serving, serving
 from tests.supervise.test_api import TOKEN, token_file
 from tests.support.lines import DEADLINE
-
-
-@pytest.fixture
-def served(tmp_path: Path) -> Generator[Serving]:
-    with serving(tmp_path / "api.sock") as found:
-        yield found
 
 
 def test_it_is_the_client_of_the_package() -> None:

@@ -22,18 +22,11 @@ import pytest
 from sexton.supervise import models
 from sexton.supervise.config import Log
 from sexton.supervise.logs import LONGEST, Capture
+from tests.supervise.houses import run
 from tests.supervise.killed_capture import line
 from tests.support.lines import DEADLINE
 
 NAME = "web.0"
-
-
-def run(scenario: Any) -> None:
-    async def within() -> None:
-        async with asyncio.timeout(DEADLINE):
-            await scenario
-
-    asyncio.run(within())
 
 
 @asynccontextmanager

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator
-from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -12,13 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from sexton.supervise import models
 from sexton.supervise.client import Client
 from sexton.supervise.metrics import CAUSES, cause
-from tests.supervise.fake import Serving, serving
-
-
-@pytest.fixture
-def served(tmp_path: Path) -> Generator[Serving]:
-    with serving(tmp_path / "api.sock") as found:
-        yield found
+from tests.supervise.fake import Serving
 
 
 def values(served: Serving) -> dict[tuple[str, str], float]:
