@@ -13,7 +13,8 @@ from sexton.cli import COMMANDS
 from sexton.cli._group import LazyGroup
 from tests.support.lines import DEADLINE
 
-PAGES = sorted((Path(__file__).parents[2] / "man").glob("sexton-*.1"))
+MANUAL = Path(__file__).parents[2] / "man"
+PAGES = sorted(page for page in MANUAL.glob("sexton-*.1") if not page.is_symlink())
 
 
 def names(page: Path) -> list[str]:
@@ -38,6 +39,16 @@ def told(page: Path) -> set[str]:
 
 def test_every_command_has_a_page() -> None:
     assert sorted(name for page in PAGES for name in names(page)) == sorted(COMMANDS)
+
+
+def test_man_finds_it_by_its_name() -> None:
+    found = {name: (MANUAL / f"sexton-{name}.1").resolve() for name in COMMANDS}
+    assert {name for name, page in found.items() if page in PAGES and name in names(page)} == set(COMMANDS)
+    assert {page.stem for page in MANUAL.glob("sexton-*.1")} == {f"sexton-{name}" for name in COMMANDS}
+
+
+def test_the_first_page_names_them_all() -> None:
+    assert set(re.findall(r"Xr sexton-(\w+) 1", (MANUAL / "sexton.1").read_text())) == set(COMMANDS)
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page.stem != "sexton-init"], ids=lambda page: page.stem)
