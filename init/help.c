@@ -23,7 +23,7 @@ const char help_text[] =
 	"  --contain subreaper|pidns|cgroup   what holds the tree (subreaper)\n"
 	"  --events FD|PATH           write what happens, a JSON object a line\n"
 	"  --owner-fd FD, --late, --listen PATH, --lease SECONDS,\n"
-	"  --on-owner-lost stop|keep|lease    an owner at the end of a socket\n"
+	"  --on-owner-lost stop|keep|lease|hold  an owner at the end of a socket\n"
 	"  --exec PATH                execute PATH; COMMAND is only what it is called\n"
 	"  --mark ID                  set SEXTON_TREE for COMMAND\n"
 	"  --same-group               leave COMMAND in our process group\n"

@@ -252,9 +252,9 @@ static const char *set_lease(const char *value)
 
 static const char *set_on_owner_lost(const char *value)
 {
-	int n = one_of(value, (const char *const[]){ "stop", "keep", "lease", NULL });
+	int n = one_of(value, (const char *const[]){ "stop", "keep", "lease", "hold", NULL });
 	cfg.on_owner_lost = (enum on_owner_lost)n;
-	return n < 0 ? "stop, keep or lease" : NULL;
+	return n < 0 ? "stop, keep, lease or hold" : NULL;
 }
 
 static const char *set_contain(const char *value)

@@ -25,7 +25,6 @@ static char out[16384], in[LINE_MAX_];
 static size_t out_len, in_len;
 static bool urgent;   /* what is in out cannot wait (--late) */
 static bool skipping; /* the rest of a line that was too long */
-static bool held;     /* the lease rests while this owner is there, and the exit status waits for its dismissal */
 static int lost;
 
 IDLE bool owner_connected(void)
@@ -43,10 +42,9 @@ static void owner_lost(void)
 	owner = -1;
 	out_len = in_len = 0;
 	skipping = false;
-	if (held)
+	if (cfg.on_owner_lost == LOST_HOLD)
 		st.lease_at = now_ns() + cfg.lease;
-	held = false;
-	if (cfg.on_owner_lost == LOST_KEEP)
+	else if (cfg.on_owner_lost == LOST_KEEP)
 		st.lease_at = NEVER;
 	else if (cfg.on_owner_lost == LOST_STOP)
 		st.owner_gone = true; /* acted on in the loop: we may be in the midst of a walk */
@@ -97,9 +95,11 @@ static const char *phase_name(void)
 static void introduce(const char *event, const char *more)
 {
 	static const char *const contain[] = { "subreaper", "pidns", "cgroup" };
+	static const char on_lost[][6] = { "stop", "keep", "lease", "hold" };
 	bool starting = st.phase == RUNNING && !st.command && !st.ended && !cfg.pause;
-	event_to_owner(event, ",\"version\":\"" SEXTON_VERSION "\",\"guard\":%d,\"pid\":%d,\"phase\":%j,\"contain\":%j,\"cgroup\":%j%s", st.self,
-	               st.command, starting ? "starting" : phase_name(), contain[cfg.contain], contain_directory(), more);
+	event_to_owner(event, ",\"version\":\"" SEXTON_VERSION "\",\"guard\":%d,\"pid\":%d,\"phase\":%j,\"contain\":%j,\"cgroup\":%j,\"on_owner_lost\":%j%s",
+	               st.self, st.command, starting ? "starting" : phase_name(), contain[cfg.contain], contain_directory(),
+	               on_lost[cfg.on_owner_lost], more);
 }
 
 /* ---- in ---- */
@@ -147,20 +147,14 @@ static const char *do_stop(char **word, int words)
 static const char *do_renew(char **word, int words)
 {
 	int64_t lease = cfg.lease;
-	if (words == 2 && strcmp(word[1], "held") == 0) {
-		if (listener < 0 || cfg.on_owner_lost != LOST_LEASE)
-			return "only with --listen and --on-owner-lost lease";
-		held = true;
-		st.lease_at = NEVER;
-		return NULL;
-	}
 	if (words > 2 || (words == 2 && !parse_seconds(word[1], &lease)))
-		return "expected: renew [SECONDS | held]";
+		return "expected: renew [SECONDS]";
+	if (cfg.on_owner_lost == LOST_HOLD)
+		return "the lease rests while there is an owner";
 	if (lease == NEVER)
-		return "there is no --lease: say how long, as renew SECONDS";
+		return "there is no --lease: say renew SECONDS";
 	if (st.phase >= STOPPING && st.phase != EMPTY)
 		return "the tree is being stopped";
-	held = false;
 	st.lease_at = now_ns() + lease;
 	return NULL;
 }
@@ -253,6 +247,8 @@ static bool same_user(int fd, struct ucred *peer)
 static void take_owner(int fd)
 {
 	owner = fd;
+	if (cfg.on_owner_lost == LOST_HOLD)
+		st.lease_at = NEVER; /* it rests */
 	introduce("hello", "");
 	if (st.ended)
 		event_exited(st.ended, st.status, true);
@@ -322,7 +318,9 @@ void owner_ready(const struct pollfd *fds, int n)
 
 bool owner_may_come(void)
 {
-	return listener >= 0 && cfg.on_owner_lost == LOST_LEASE && (held || (owner < 0 && st.lease_at != NEVER));
+	if (owner >= 0)
+		return cfg.on_owner_lost == LOST_HOLD; /* until it says that it knows */
+	return listener >= 0 && cfg.on_owner_lost >= LOST_LEASE && st.lease_at != NEVER;
 }
 
 void owner_end(void)
@@ -334,10 +332,10 @@ void owner_end(void)
 		if (owner >= 0 && out_len)
 			poll(&writable, 1, (int)(LAST_WORDS / 1000000));
 	}
+	if (listener >= 0)
+		unlink(cfg.listen); /* before its name may be another guard's */
 	if (owner >= 0)
 		shutdown(owner, SHUT_WR); /* it may go on while we are taken apart */
-	if (listener >= 0)
-		unlink(cfg.listen);
 }
 
 /* ---- at the start ---- */
@@ -346,7 +344,7 @@ static bool bind_listener(void)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
 	if (strlen(cfg.listen) >= sizeof address.sun_path) {
-		say(FATAL, "--listen: '%s' is longer than the 107 bytes that a socket's path may have", cfg.listen);
+		say(FATAL, "--listen: '%s' is longer than the 107 bytes of a socket's path", cfg.listen);
 		return false;
 	}
 	strcpy(address.sun_path, cfg.listen);
@@ -373,8 +371,9 @@ bool owner_start(void)
 		say(FATAL, "--owner-fd: %d is not a connected unix socket whose other end is this user's", fd);
 		return false;
 	}
-	if (cfg.on_owner_lost == LOST_LEASE && cfg.lease == NEVER) {
-		say(FATAL, "--on-owner-lost lease needs --lease SECONDS");
+	bool hold = cfg.on_owner_lost == LOST_HOLD;
+	if (cfg.on_owner_lost >= LOST_LEASE && (cfg.lease == NEVER || (hold && !cfg.listen))) {
+		say(FATAL, "--on-owner-lost %s needs %s--lease SECONDS", hold ? "hold" : "lease", hold ? "--listen PATH and " : "");
 		return false;
 	}
 	if (cfg.listen && !bind_listener())

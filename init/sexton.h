@@ -40,7 +40,7 @@
 
 enum scope { SCOPE_CHILD, SCOPE_GROUP, SCOPE_TREE };
 enum on_exit { ON_EXIT_STOP, ON_EXIT_WAIT, ON_EXIT_LEAVE };
-enum on_owner_lost { LOST_STOP, LOST_KEEP, LOST_LEASE };
+enum on_owner_lost { LOST_STOP, LOST_KEEP, LOST_LEASE, LOST_HOLD };
 enum contain { CONTAIN_SUBREAPER, CONTAIN_PIDNS, CONTAIN_CGROUP };
 
 enum exit_status {
@@ -294,7 +294,7 @@ void owner_line(const char *line, size_t len, bool keep);     /* keep: must not 
 void owner_flush(void);
 int owner_poll(struct pollfd fds[2]);                         /* how many it waits for */
 void owner_ready(const struct pollfd *fds, int n);
-bool owner_may_come(void);                                    /* the tree is empty: wait for somebody to tell? */
+bool owner_may_come(void);                                    /* the tree is empty: wait for an owner to hear of it? */
 void owner_end(void);                                         /* tells what is untold yet, and leaves no socket behind */
 int owner_descriptors(int fds[2]);
 

@@ -23,7 +23,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hello(Event):
-    """The first line of a connection: the guard, its command (pid 0: ended), its phase and its containment."""
+    """The first line of a connection: the guard, its command (pid 0: ended), its phase, and how it holds its tree."""
 
     name: ClassVar[str] = "hello"
     version: str = ""
@@ -32,6 +32,7 @@ class Hello(Event):
     phase: str = ""
     contain: str = "subreaper"
     cgroup: str | None = None
+    on_owner_lost: str = "stop"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

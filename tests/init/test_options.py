@@ -38,7 +38,7 @@ EXPECTED_WORDS = {
     "signal": ["child", "group", "tree"],
     "on-exit": ["stop", "wait", "leave"],
     "ok": ["0", "255"],
-    "on-owner-lost": ["stop", "keep", "lease"],
+    "on-owner-lost": ["stop", "keep", "lease", "hold"],
     "contain": ["subreaper", "pidns", "cgroup"],
 }
 

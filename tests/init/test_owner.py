@@ -161,6 +161,39 @@ def test_a_lease_that_nobody_renews(family: Family) -> None:
     family.end()
 
 
+def test_who_holds_a_tree_hears_how_it_ended_until_it_is_dismissed(family: Family, tmp_path: Path) -> None:
+    """One owner after the other; the first is lost before it has heard of anything."""
+    place = tmp_path / "guard"
+    hold = ["--on-owner-lost", "hold", "--lease", "1000", "--listen", str(place)]
+    owner = family.start(*hold, tree=("exit 3",))
+    assert owner.next("hello")["on_owner_lost"] == "hold"
+    assert owner.ask("status")["lease"] is None
+    assert "rests" in owner.ask("renew 9")["why"]
+    owner.end()
+    family.log.close_writer()
+    family.log.rest()  # until COMMAND has ended
+    for _ in range(2):
+        next_owner = connect(place)
+        next_owner.next("hello")
+        assert next_owner.next("exited")["code"] == 3
+        status = next_owner.ask("status")
+        assert (status["phase"], status["lease"]) == ("empty", None)
+        next_owner.end()
+    last = connect(place)
+    assert last.ask("stop")["event"] == "ok"
+    assert last.lines.line() is None
+    last.end()
+    assert not place.exists()
+
+
+def test_nobody_comes_to_hear_how_it_ended(family: Family, tmp_path: Path) -> None:
+    """The lease begins when the owner is lost."""
+    owner = family.start("--on-owner-lost", "hold", "--lease", "0.2", "--listen", str(tmp_path / "guard"))
+    family.ready()
+    owner.end()
+    assert family.end() == {signal.SIGTERM}
+
+
 def test_one_owner_at_a_time(family: Family, tmp_path: Path) -> None:
     place = tmp_path / "guard"
     owner = family.start("--listen", str(place))
@@ -240,7 +273,9 @@ def test_a_mark_is_passed_on_and_the_options_of_others_are_not_obeyed(sexton_ini
     [
         (["--grace", "x"], "options", "grace"),
         (["--user", "no-such-user"], "options", "user"),
-        (["--on-owner-lost", "lease"], "options", "lease"),
+        (["--on-owner-lost", "lease"], "options", "--lease"),
+        (["--on-owner-lost", "hold", "--listen", "/tmp/no-such-guard"], "options", "--lease"),
+        (["--on-owner-lost", "hold", "--lease", "5"], "options", "--listen"),
     ],
 )
 def test_why_nothing_was_started(family: Family, options: list[str], step: str, word: str) -> None:

@@ -1,4 +1,4 @@
-"""A held tree: its lease rests while the owner lives, and its exit status waits until it is dismissed."""
+"""A held tree: its lease rests while there is an owner, and how it ended waits until it is dismissed."""
 
 from __future__ import annotations
 
@@ -8,21 +8,25 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal, TypedDict
 
+import anyio
 import pytest
 
 import sexton
-from sexton import events
-from sexton.errors import SextonError
-from tests.support.lines import DEADLINE
+from sexton import aio, events
+from sexton.errors import GuardError, SextonError
+from tests.support.lines import DEADLINE, Pipe
 
-# An owner that starts a held tree whose command reads its input, says where the guard listens, and dies by SIGKILL.
+# An owner that starts a held tree, says its mark, and dies by SIGKILL; it waits for nothing, the start, or the end.
 OWNER = """
 import os, signal, sys, sexton
-lease = {"lease": 25, "on_owner_lost": "lease"}
-tree = sexton.Tree(["sh", "-c", "read word; exit 7"], stdin=0, stdout=-3, listen=sys.argv[1], **lease)
-tree.hold()
-print(tree.mark, flush=True)
+listen, how, log, *command = sys.argv[1:]
+settings = {"listen": listen, "lease": 60, "on_owner_lost": "hold", "stdin": 0, "stdout": -3, "pass_fds": [int(log)]}
+tree = sexton.Tree.unawaited(command, settings) if how == "unawaited" else sexton.Tree(command, **settings)
+if how == "ended":
+    tree.wait()
+os.write(1, tree.mark.encode())
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -32,92 +36,115 @@ def socket(tmp_path: Path) -> str:
     return str(tmp_path / "guard")
 
 
-def orphan(socket: str, input_end: int) -> str:
+def orphan(socket: str, how: str, *command: str, stdin: int | None = None, log: int = 1) -> str:
     """The mark of a held tree whose owner is dead."""
-    done = subprocess.run([sys.executable, "-c", OWNER, socket], stdin=input_end, stdout=subprocess.PIPE, check=False)
-    assert done.returncode == -signal.SIGKILL
-    return done.stdout.decode().strip()
+    words = [sys.executable, "-c", OWNER, socket, how, str(log), *command]
+    with subprocess.Popen(words, stdin=stdin, stdout=subprocess.PIPE, pass_fds=[log]) as owner:
+        assert owner.stdout
+        mark = os.read(owner.stdout.fileno(), 100)
+        assert owner.wait(DEADLINE) == -signal.SIGKILL
+    return mark.decode()
 
 
-def status_of(tree: sexton.Tree) -> events.Status:
-    status = tree.status()
-    assert status
-    return status
+class Held(TypedDict):
+    """The keywords of a held tree."""
+
+    listen: str
+    lease: float
+    on_owner_lost: Literal["hold"]
+
+
+def held(socket: str) -> Held:
+    return {"listen": socket, "lease": 60, "on_owner_lost": "hold"}
+
+
+def until_held(tree: sexton.Tree) -> list[events.Event]:
+    return list(tree.events(DEADLINE))
 
 
 def test_the_lease_rests_while_the_owner_is_there(socket: str) -> None:
-    with sexton.Tree(["sleep", "1000"], listen=socket, lease=20, on_owner_lost="lease") as tree:
-        assert status_of(tree).lease
-        tree.hold()
-        assert status_of(tree).lease is None
-        tree.renew(9)
-        assert (status_of(tree).lease or 0) in (8, 9)
+    with sexton.Tree(["sleep", "1000"], **held(socket)) as tree:
+        status = tree.status()
+        assert status
+        assert status.lease is None
+        with pytest.raises(SextonError, match="rests"):
+            tree.renew(9)
+
+
+def test_who_asks_for_the_end_need_not_dismiss(socket: str) -> None:
+    with sexton.Tree(["sleep", "1000"], **held(socket)) as tree:
+        pass
+    assert tree.over
+    assert tree.receipt.empty
+    done = sexton.run(["sh", "-c", "echo out; exit 3"], capture_output=True, **held(socket))
+    assert (done.returncode, done.stdout) == (3, b"out\n")
+    assert sexton.run(["sh", "-c", "exit 4"], **held(socket)).returncode == 4
+
+
+def test_a_held_tree_for_asyncio(socket: str) -> None:
+    async def main() -> None:
+        async with await aio.Tree.start(["sh", "-c", "exit 3"], **held(socket)) as tree:
+            assert await tree.wait() == 3
+            assert [event async for event in tree.events()][-1].name == "empty"
+        assert tree.returncode == 3
+
+    anyio.run(main)
+    assert not Path(socket).exists()
+
+
+@pytest.mark.parametrize("how", ["unawaited", "awaited", "ended"])
+def test_a_command_that_ends_at_once_while_its_owner_is_killed(socket: str, how: str) -> None:
+    log = Pipe("the tree")
+    mark = orphan(socket, how, "sh", "-c", "exit 7", log=log.write_fd)
+    log.close_writer()
+    assert log.rest() == []  # the guard has let go of what is its command's, and that has ended
+    log.close()
+    tree = sexton.Tree.adopt(socket, mark, ["sh"])
+    assert tree.wait(DEADLINE) == 7
+    tree.stop()
+    assert tree.over
 
 
 def test_the_exit_status_outlives_one_owner_after_the_other(socket: str) -> None:
     reading, writing = os.pipe()
-    mark = orphan(socket, reading)
+    mark = orphan(socket, "awaited", "sh", "-c", "read word; exit 7", stdin=reading)
     os.close(reading)
-    first = sexton.Tree.adopt(socket, mark, ["sh"], hold=True)
+    first = sexton.Tree.adopt(socket, mark, ["sh"])
     assert first.pid
+    assert first.poll() is None
     os.close(writing)
     assert first.wait_command(DEADLINE) == 7
-    assert any(isinstance(event, events.Empty) for event in until_empty(first))
-    assert first.poll() is None  # the guard waits
+    assert first.wait(DEADLINE) == first.poll() == 7
+    assert (first.held, first.over) == (True, False)  # the guard waits
     first.close()
-    second = sexton.Tree.adopt(socket, mark, ["sh"], hold=True)
-    assert second.wait_command(DEADLINE) == 7
-    second.dismiss()
+    second = sexton.Tree.adopt(socket, mark, ["sh"])
+    assert second.held
     assert second.wait(DEADLINE) == 7
+    second.dismiss()
+    assert [event.name for event in second.events(DEADLINE)] == ["hello", "exited"]
+    assert second.stop().empty
+    assert second.over
     assert not Path(socket).exists()
 
 
-def until_empty(tree: sexton.Tree) -> list[events.Event]:
-    found = []
-    for event in tree.events(DEADLINE):
-        found.append(event)
-        if isinstance(event, events.Empty):
-            break
-    return found
-
-
-def test_who_adopts_an_ended_tree_without_holding_it_ends_the_guard(socket: str) -> None:
-    reading, writing = os.pipe()
-    mark = orphan(socket, reading)
-    os.close(reading)
-    first = sexton.Tree.adopt(socket, mark, ["sh"], hold=True)
-    os.close(writing)
-    until_empty(first)
-    first.close()
-    assert sexton.Tree.adopt(socket, mark, ["sh"]).wait(DEADLINE) == 7
-
-
-def test_what_nobody_keeps_is_refused() -> None:
-    with sexton.Tree(["sleep", "1000"]) as tree, pytest.raises(SextonError, match="only with --listen"):
-        tree.hold()
+def test_what_nobody_keeps_is_refused(socket: str) -> None:
+    with pytest.raises(GuardError, match="hold needs --listen PATH and --lease SECONDS"):
+        sexton.Tree(["true"], on_owner_lost="hold", lease=5)
+    with pytest.raises(GuardError, match="hold needs --listen PATH and --lease SECONDS"):
+        sexton.Tree(["true"], on_owner_lost="hold", listen=socket)
 
 
 def test_what_was_written_into_a_fifo_waits_while_the_guard_does(tmp_path: Path, socket: str) -> None:
     os.mkfifo(tmp_path / "out")
     fifo = os.open(tmp_path / "out", os.O_RDWR | os.O_CLOEXEC)
-    tree = sexton.Tree(
-        ["sh", "-c", "read word; echo out; echo err >&2"],
-        stdin=sexton.PIPE,
-        stdout=fifo,
-        stderr=fifo,
-        listen=socket,
-        lease=20,
-        on_owner_lost="lease",
-    )
-    os.close(fifo)
-    tree.hold()
-    assert tree.stdin
-    tree.stdin.close()
-    until_empty(tree)
-    assert tree.poll() is None
-    late = os.open(tmp_path / "out", os.O_RDONLY | os.O_NONBLOCK)
-    assert select.select([late], [], [], DEADLINE)[0]
-    assert os.read(late, 100) == b"out\nerr\n"
-    os.close(late)
-    tree.dismiss()
-    assert tree.wait(DEADLINE) == 0
+    command = ["sh", "-c", "read word; echo out; echo err >&2"]
+    with sexton.Tree(command, stdin=sexton.PIPE, stdout=fifo, stderr=fifo, **held(socket)) as tree:
+        os.close(fifo)
+        assert tree.stdin
+        tree.stdin.close()
+        assert tree.wait(DEADLINE) == 0
+        assert tree.held
+        late = os.open(tmp_path / "out", os.O_RDONLY | os.O_NONBLOCK)
+        assert select.select([late], [], [], DEADLINE)[0]
+        assert os.read(late, 100) == b"out\nerr\n"
+        os.close(late)

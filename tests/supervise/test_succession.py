@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from sexton.supervise.journal import Journal
 from tests.supervise.homes import Home
 from tests.support.processes import Handle, kill, lives
 
@@ -67,6 +69,21 @@ def test_the_hard_maximum_holds_for_who_is_adopted_too(home: Home) -> None:
     last = home.instances()["web.0"].last_exit
     assert last
     assert last.why == "timeout"
+
+
+def test_down_without_a_supervisor_writes_down_how_an_app_ended(home: Home) -> None:
+    home.write(web='read word < go; exit 3#orphans = { policy = "gentle", lease = 100 }')
+    os.mkfifo(home.directory / "go")
+    home.do("up", "-d")
+    one = home.instances()["web.0"]
+    with closing(Handle(one.pid)) as command, closing(Handle(one.guard)) as guard:
+        kill(home.supervisor)
+        (home.directory / "go").write_text("now\n")
+        command.wait_dead()
+        home.do("down")
+        guard.wait_dead()
+    [exited] = Journal(home.state / "ledger").exits
+    assert (exited.instance, exited.exit.code) == ("web.0", 3)
 
 
 def test_down_without_a_supervisor_ends_what_is_left(home: Home) -> None:

@@ -54,11 +54,11 @@ class Exchange:
             if guard is not None:
                 self._poll.register(guard, select.POLLIN)
             try:
-                while not self._tree.over:
+                while not self._over():
                     left = None if until is None else until - time.monotonic()
                     if left is not None and left <= 0:
                         self._tree.listen()
-                        return self._tree.over
+                        return self._over()
                     for fd, _ in self._poll.poll(milliseconds(left)):
                         self._ready(fd)
             finally:
@@ -66,6 +66,9 @@ class Exchange:
                     self._poll.unregister(guard)
         self._drain()
         return True
+
+    def _over(self) -> bool:
+        return self._tree.over or self._tree.held
 
     def _ready(self, fd: int) -> None:
         if fd in self._streams:

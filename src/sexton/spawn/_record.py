@@ -70,6 +70,18 @@ class Record:
         """The command has ended."""
         return "exited" in self._last
 
+    def guard_lost(self, on_exit: str) -> bool:
+        """The guard has gone, and had not done what it was there for."""
+        if self.failed or not self.pid:
+            return False
+        return not self.ended or not (self.empty or on_exit == "leave")
+
+    @property
+    def held(self) -> bool:
+        """Nothing is left, and the guard keeps how the command ended until it is dismissed."""
+        waits = self.empty and self.ended and not self.closed
+        return waits and self._last.get("hello", {}).get("on_owner_lost") == "hold"
+
     def _event(self, name: str) -> events.Event | None:
         line = self._last.get(name)
         return events.event(line) if line else None
@@ -84,6 +96,7 @@ class Record:
                 self._answered += 1
             case "hello":
                 self.pid = self.pid or line["pid"]
+                self.empty = self.empty or line["phase"] == "empty"
             case "started":
                 self.pid = line["pid"]
                 self._entry(line, "command")

@@ -27,6 +27,7 @@ Word = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 Command = Word | Sequence[Word]
 File = int | IO[Any] | None
 Contain = Literal["subreaper", "pidns", "cgroup"]
+OnOwnerLost = Literal["stop", "keep", "lease", "hold"]
 LADDER: tuple[Contain, ...] = ("subreaper", "pidns", "cgroup")  # each rung holds more than the one before
 
 
@@ -38,7 +39,9 @@ class Options:
     grace          how long it has until SIGKILL
     timeout        the guard stops the tree after so long, whatever the owner does
     lease          the guard stops the tree when it was not renewed for so long
-    on_owner_lost  "stop" the tree, "keep" it, or let it go on for its "lease"
+    on_owner_lost  "stop" the tree, "keep" it, let it go on for its "lease", or "hold" it: as "lease", which rests while
+                   there is an owner; and when nothing of the tree is left its guard stays, and tells who adopts it how
+                   it ended, until dismiss(), stop() or kill(), or the end of the lease. Needs `listen` and `lease`
     on_exit        when the command has ended, "stop" what is left of the tree, "wait" for it, or "leave" it
     contain        "subreaper", "pidns" or "cgroup": what holds the tree
     require        the least that is accepted, if `contain` cannot be had; None: nothing less
@@ -50,7 +53,7 @@ class Options:
     grace: float = 5.0
     timeout: float | None = None
     lease: float | None = None
-    on_owner_lost: Literal["stop", "keep", "lease"] = "stop"
+    on_owner_lost: OnOwnerLost = "stop"
     on_exit: Literal["stop", "wait", "leave"] = "stop"
     contain: Contain = "subreaper"
     require: Contain | None = None
@@ -143,7 +146,7 @@ class Settings(TypedDict, total=False):
     stop_signal: int | str
     grace: float
     lease: float | None
-    on_owner_lost: Literal["stop", "keep", "lease"]
+    on_owner_lost: OnOwnerLost
     on_exit: Literal["stop", "wait", "leave"]
     contain: Contain
     require: Contain | None

@@ -94,10 +94,8 @@ class Tree(_ends.Forkable):
         return tree
 
     @classmethod
-    def adopt(cls, path: str, mark: str, args: _start.Command, *, hold: bool = False) -> Self:
+    def adopt(cls, path: str, mark: str, args: _start.Command) -> Self:
         """The tree whose guard listens at `path`, and that has no owner now; `mark` and `args` as it was started with.
-
-        hold: as hold() does; a tree that has ended is over only when it is dismissed.
 
         Raises OSError where nobody listens, GuardError where the guard will not have us.
         """
@@ -105,11 +103,7 @@ class Tree(_ends.Forkable):
         pid = struct.unpack("3i", end.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
         tree = cls.__new__(cls)
         Tree._begin(tree, args, _start.Options(listen=path), _start.Started(None, pid, end, mark, "subreaper"))
-        hello = Tree._await_hello(tree)
-        if hold:
-            tree.hold()
-        elif hello.phase == "empty":
-            tree.dismiss()
+        Tree._await_hello(tree)
         return tree
 
     def _begin(self, args: _start.Command, options: _start.Options, started: _start.Started) -> None:
@@ -136,15 +130,19 @@ class Tree(_ends.Forkable):
 
     # --- the guard's words ---
 
-    def _await_hello(self) -> events.Hello:
-        if not self._await(lambda: bool(self._record.hello or self._record.closed), GREETING):
+    def _await_hello(self) -> None:
+        """With how the command ended, which comes next where nothing of the tree is left."""
+        record = self._record
+        if not self._await(
+            lambda: bool(record.closed or (record.hello and (record.ended or not record.empty))), GREETING
+        ):
             self.close()
             raise GuardError(f"the guard {self.guard} did not answer within {GREETING:g} s: it may be stopped")
-        hello = self._record.hello
-        if hello is None:
+        if record.hello is None:
             raise GuardError(f"the guard {self.guard} refused: it has an owner already, or is another user's")
-        self.contain = cast(_start.Contain, hello.contain)
-        return hello
+        self.contain = cast(_start.Contain, record.hello.contain)
+        if record.empty and not record.held:
+            self.dismiss()
 
     def _await_start(self) -> None:
         """Until the command runs. Raises what kept it from that; nothing is left of it then."""
@@ -259,6 +257,15 @@ class Tree(_ends.Forkable):
         return self._record.closed
 
     @property
+    def held(self) -> bool:
+        """Nothing of it is left, and its guard keeps how it ended until dismiss(), as far as we have listened."""
+        return self._record.held
+
+    @property
+    def _gone(self) -> bool:
+        return self._record.closed or self._record.held
+
+    @property
     def ended(self) -> bool:
         """The command has ended, as far as we have listened."""
         return self._record.closed or self._record.ended
@@ -280,12 +287,6 @@ class Tree(_ends.Forkable):
     def _bury_guard(self) -> None:
         if self._popen:
             self._popen.wait()  # it was about to end when it said so
-
-    def _guard_lost(self) -> bool:
-        record = self._record
-        if record.failed or not record.pid:
-            return False
-        return not record.ended or not (record.empty or self._options.on_exit == "leave")
 
     def _say(self, words: str) -> events.Event | None:
         """Send a command; its answer, or None when the guard had gone."""
@@ -339,14 +340,14 @@ class Tree(_ends.Forkable):
     def poll(self) -> int | None:
         """The command's returncode if nothing of the tree is left; None otherwise. Does not wait."""
         self._await(lambda: self._record.closed, 0)
-        return self._ended() if self._record.closed else None
+        return self._ended() if self._gone else None
 
     def wait(self, timeout: float | None = None) -> int:
         """Wait until nothing of the tree is left, and give the command's returncode.
 
         Raises TimeoutExpired after `timeout` seconds (the tree goes on), LeftoversError.
         """
-        if not self._record.closed and not self._await(lambda: self._record.closed, timeout):
+        if not self._record.closed and not self._await(lambda: self._gone, timeout):
             assert timeout is not None
             raise TimeoutExpired(self.args, timeout)
         self._check_owner()
@@ -386,8 +387,7 @@ class Tree(_ends.Forkable):
         None: the grace that the tree was started with. Raises LeftoversError.
         """
         self.ask_to_stop(grace)
-        self.wait()
-        return self.receipt
+        return self._see_off()
 
     def ask_to_stop(self, grace: float | None = None) -> None:
         """What stop() does, without waiting for the end."""
@@ -396,23 +396,25 @@ class Tree(_ends.Forkable):
     def kill(self) -> Receipt:
         """SIGKILL to the whole tree, until nothing is left. Raises LeftoversError."""
         self._order("kill")
+        return self._see_off()
+
+    def _see_off(self) -> Receipt:
+        """Wait for the end, of the guard too: whoever asked for it knows of it now."""
         self.wait()
+        if self._record.held:
+            self.dismiss()
+            self._await(lambda: self._record.closed, None)
         return self.receipt
 
     def renew(self, seconds: float | None = None) -> None:
         """Let the lease end so many seconds from now; None: as long as at the start. Raises SextonError."""
         self._order("renew" if seconds is None else f"renew {_start.seconds('seconds', seconds)}")
 
-    def hold(self) -> None:
-        """Let the lease rest while we live, and the guard keep the exit status until dismiss().
-
-        Only with `listen` and on_owner_lost="lease": so that an owner that dies between hearing of an end and writing
-        it down has a successor who hears of it too. Raises SextonError.
-        """
-        self._order("renew held")
-
     def dismiss(self) -> None:
-        """Let go the guard of a tree that is empty and was held."""
+        """Let go the guard of a tree with on_owner_lost="hold" of which nothing is left, when that is written down.
+
+        An owner that dies before has a successor who hears how it ended. Waits for nothing.
+        """
         self.order_unheard("kill")
 
     def status(self) -> events.Status | None:
@@ -444,12 +446,12 @@ class Tree(_ends.Forkable):
         """
         number = 0
         while True:
-            more = self._await(lambda at=number: self._record.seen > at or self._record.closed, timeout)  # type: ignore[misc]
+            more = self._await(lambda at=number: self._record.seen > at or self._gone, timeout)  # type: ignore[misc]
             if not more and timeout is not None:
                 raise TimeoutExpired(self.args, timeout)
             new = self._record.since(number)
             number = self._record.seen
-            if not new and self._record.closed:
+            if not new and self._gone:
                 return
             yield from new
 

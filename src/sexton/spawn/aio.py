@@ -126,7 +126,7 @@ class Tree:
 
     async def wait(self) -> int:
         """Wait until nothing of the tree is left, and give the command's returncode. Raises LeftoversError."""
-        await self._until(lambda: False)
+        await self._until(lambda: self._tree.held)
         return self._tree.wait()
 
     async def wait_command(self) -> int:
@@ -152,15 +152,25 @@ class Tree:
         words = "stop" if grace is None else f"stop {_start.seconds('grace', grace)}"
         with anyio.CancelScope(shield=True):
             await self._order(words)
-            await self.wait()
+            await self._see_off()
         return self.receipt
 
     async def kill(self) -> Receipt:
         """SIGKILL to the whole tree, until nothing is left."""
         with anyio.CancelScope(shield=True):
             await self._order("kill")
-            await self.wait()
+            await self._see_off()
         return self.receipt
+
+    async def _see_off(self) -> None:
+        await self.wait()
+        if self._tree.held:
+            await self.dismiss()
+            await self._until(lambda: False)
+
+    async def dismiss(self) -> None:
+        """Let go the guard of a tree with on_owner_lost="hold" of which nothing is left, when that is written down."""
+        await self._order("kill")
 
     async def events(self) -> AsyncIterator[events.Event]:
         """What the guard reports, from the start, as it comes; ends with the tree."""
@@ -174,7 +184,7 @@ class Tree:
                 yield event
 
     def _heard(self, number: int) -> bool:
-        return self._tree.seen > number
+        return self._tree.seen > number or self._tree.held
 
     async def send(self, data: bytes) -> None:
         """Write to the command's stdin (PIPE). Raises BrokenPipeError."""

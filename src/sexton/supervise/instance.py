@@ -220,14 +220,12 @@ class Instance:
             raise
         self.adopted = False
         try:
-            self._live(tree, held=plan.held)
+            self._live(tree)
         except BaseException:
             tree.kill()  # nobody would hear of its end
             house.journal.append("end", tree=self.mark)
             self._leave_cell()
             raise
-        if plan.held:
-            tree.order_unheard("renew held")
 
     def _start_tree(self, plan: starting.Plan) -> Tree:
         app = self.app
@@ -243,9 +241,9 @@ class Instance:
             os.close(out)
             os.close(err)
 
-    def _live(self, tree: Tree, *, held: bool) -> None:
+    def _live(self, tree: Tree) -> None:
         loop = asyncio.get_running_loop()
-        self.life = Life(tree, loop, held=held, started=self._started, written=self._write_down, over=self._over)
+        self.life = Life(tree, loop, started=self._started, written=self._write_down, over=self._over)
 
     def adopt(self, entry: Entry, tree: Tree, *, ready: bool) -> None:
         """Its tree is there already: an earlier supervisor started it."""
@@ -263,7 +261,7 @@ class Instance:
             lines = self._listen_to_lines()
             for line in self.house.capture.tail([self.name], SOME_LINES):  # it may have been written before
                 lines.put_nowait(line)
-        self._live(tree, held=True)
+        self._live(tree)
         self.happen("found-ready" if ready else "found")
 
     def _hear(self) -> Notify:

@@ -30,7 +30,6 @@ class Life:
         tree: Tree,
         loop: asyncio.AbstractEventLoop,
         *,
-        held: bool,
         started: Callable[[], None],
         written: Callable[[models.Exit], None],
         over: Callable[[], None],
@@ -40,7 +39,6 @@ class Life:
         self.failed = ""  # why the command was not started
         self.asked_at: float | None = None  # monotonic, when it was asked to end
         self._loop = loop
-        self._held = held
         self._started, self._written, self._over = started, written, over
         self._seen = 0
         self._exited: events.Exited | None = None
@@ -100,8 +98,9 @@ class Life:
             self._take(event)
         if self.tree.over:
             self._forget()
-            if self.exit is None:
-                self._end()
+        if self.tree.over or self.tree.held:
+            self._end()
+        if self.tree.over:
             self._over()
 
     def _take(self, event: events.Event) -> None:
@@ -116,11 +115,6 @@ class Life:
                 self._why, self._left = event.why, max(event.left, 0)
             case events.Killed():
                 self._killed += 1
-            case events.Empty():
-                self._end()
-            case events.Hello() if event.phase == "empty":
-                # Adopted, and it had ended: `exited` is the next line.
-                self._loop.call_soon(self._end)
 
     def _end(self) -> None:
         """Nothing is left. When it is written down, the guard may forget it."""
@@ -128,8 +122,7 @@ class Life:
             return
         self.exit = self._how()
         self._written(self.exit)
-        if self._held:
-            self.tree.dismiss()
+        self.tree.dismiss()
 
     def _how(self) -> models.Exit:
         seconds = 0.0 if self.asked_at is None else self._loop.time() - self.asked_at

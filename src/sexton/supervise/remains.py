@@ -46,12 +46,7 @@ def end_all(state: Path) -> Iterator[Fate]:
         try:
             for _, entries in groupby(older, key=lambda entry: entry.app):
                 for entry, tree in [(entry, _asked(entry)) for entry in entries]:
-                    fate = _end(entry, tree)
-                    if tree is not None and tree.over:
-                        journal.append("exit", tree=entry.tree, instance=entry.instance, exit=_how(tree))
-                    if not fate.failed:
-                        journal.append("end", tree=entry.tree)
-                    yield fate
+                    yield _end(journal, entry, tree)
         finally:
             journal.close()
 
@@ -62,20 +57,32 @@ def _asked(entry: Entry) -> Tree | None:
         return None
     try:
         tree = Tree.adopt(entry.listen, entry.tree, entry.command)
-        tree.ask_to_stop()
+        if not tree.held:
+            tree.ask_to_stop()
     except (OSError, GuardError):
         return None
     return tree
 
 
-def _end(entry: Entry, tree: Tree | None) -> Fate:
+def _end(journal: Journal, entry: Entry, tree: Tree | None) -> Fate:
     try:
         if tree is not None:
-            tree.wait()
+            _hear_out(journal, entry, tree)
         how = entry.end()
     except SextonError as error:
         return Fate(entry.instance, str(error), failed=True)
+    journal.append("end", tree=entry.tree)
     return Fate(entry.instance, f"its supervisor is dead; its tree {'ended' if tree else how}")
+
+
+def _hear_out(journal: Journal, entry: Entry, tree: Tree) -> None:
+    """How it ended is written down before its guard is dismissed."""
+    try:
+        tree.wait()
+    finally:
+        if tree.over or tree.held:
+            journal.append("exit", tree=entry.tree, instance=entry.instance, exit=_how(tree))
+    tree.stop()
 
 
 def _how(tree: Tree) -> models.Exit:

@@ -40,13 +40,12 @@ OURS = (
 
 @dataclass(slots=True)
 class Plan:
-    """`settings`: keywords of sexton.Tree. `held`: the guard keeps the tree for our successor. `cell`: its cgroup."""
+    """`settings`: keywords of sexton.Tree. `listen`: where our successor finds the guard. `cell`: its cgroup."""
 
     command: tuple[str, ...]
     environment: dict[str, str]
     settings: dict[str, Any] = field(default_factory=dict)
     listen: str | None = None
-    held: bool = False
     cell: Path | None = None
 
 
@@ -78,8 +77,7 @@ def plan(instance: Instance) -> Plan:
     orphans = app.orphans
     if orphans.policy in {"gentle", "expiration"}:
         plan.listen = str(house.run / f"{instance.name}.guard")
-        plan.held = True
-        plan.settings |= {"listen": plan.listen, "lease": orphans.lease, "on_owner_lost": "lease"}
+        plan.settings |= {"listen": plan.listen, "lease": orphans.lease, "on_owner_lost": "hold"}
     elif orphans.policy == "reincarnation":
         plan.settings["on_owner_lost"] = "keep"
     if orphans.maximum is not None:

@@ -42,7 +42,7 @@ def _adopt(entry: Entry) -> Tree | None:
     if entry.listen is None or entry.policy not in {"gentle", "expiration"}:
         return None
     try:
-        return Tree.adopt(entry.listen, entry.tree, entry.command, hold=True)
+        return Tree.adopt(entry.listen, entry.tree, entry.command)
     except (OSError, GuardError):
         return None
 
