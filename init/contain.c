@@ -176,7 +176,8 @@ static int make_cgroup(void)
 		say(FATAL, "--contain: cgroup cannot be had: no cgroup v2 is mounted here that we are in");
 		return EXIT_USAGE;
 	}
-	format(directory, sizeof directory, "%s/sexton-%d", own, st.self);
+	/* By its mark the tree's cgroup is found when we were killed. Guards below us may have the same mark, hence both. */
+	format(directory, sizeof directory, "%s/sexton-%d%s%s", own, st.self, cfg.mark ? "@" : "", cfg.mark ? cfg.mark : "");
 	if (mkdir(directory, 0755) != 0) {
 		say(FATAL, "--contain: cgroup cannot be had: %s: %e", directory, errno);
 		directory[0] = 0;

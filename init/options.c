@@ -273,7 +273,7 @@ static const char *set_exec(const char *value)
 static const char *set_mark(const char *value)
 {
 	cfg.mark = value;
-	return *value && strlen(value) <= MARK_MAX ? NULL : "of 1 to 64 bytes";
+	return *value && strlen(value) <= MARK_MAX && !strchr(value, '/') ? NULL : "of 1 to 64 bytes, without a slash";
 }
 
 static const char *set_late(const char *value)

@@ -263,7 +263,7 @@ def test_a_mark_is_passed_on_and_the_options_of_others_are_not_obeyed(sexton_ini
     assert environment([init], SEXTON_TREE="outer") == {"SEXTON_TREE": "outer"}
     assert environment([init, "--mark", "outer", init]) == {"SEXTON_TREE": "outer"}
     assert environment([init, "--mark", "outer", init, "--grace", "1", "--mark", "inner"]) == {"SEXTON_TREE": "inner"}
-    for mark in ("", "x" * 65):
+    for mark in ("", "x" * 65, "../x"):
         done = subprocess.run([init, "--mark", mark, "true"], capture_output=True, text=True, check=False)
         assert (done.returncode, "1 to 64 bytes" in done.stderr) == (125, True)
 

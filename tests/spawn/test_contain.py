@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import sexton
-from sexton import events, proc
+from sexton import events
 from sexton.errors import ContainmentError
 from tests.spawn.troop import Troop
 from tests.support.lines import DEADLINE
@@ -58,38 +57,6 @@ with sexton.Tree(["sleep", "100"], contain="cgroup", require="subreaper", stderr
     assert done.stdout.split() == ["125", "True", "pidns"], done
 
 
-def own_cgroup() -> Path | None:
-    """The cgroup v2 directory of this process, if a cgroup of our own can be made below it."""
-    mounts, memberships = proc.mounts(), proc.cgroups(os.getpid())
-    assert not isinstance(mounts, proc.Missing)
-    assert not isinstance(memberships, proc.Missing)
-    path = next((each.path for each in memberships if each.hierarchy == 0), None)
-    for mount in mounts:
-        if mount.kind == "cgroup2" and path is not None and path.startswith(mount.root):
-            directory = Path(mount.point + path.removeprefix(mount.root.rstrip("/")))
-            trial = directory / f"sexton-test-{os.getpid()}"
-            try:
-                trial.mkdir()
-            except OSError:
-                continue
-            can_kill = (trial / "cgroup.kill").exists()
-            trial.rmdir()
-            return directory if can_kill else None
-    return None
-
-
-@pytest.fixture
-def cgroups() -> Iterator[Path | None]:
-    """Where cgroups can be made, none of which may be left; None where none can: then sexton must say so."""
-    directory = own_cgroup()
-    before = set(directory.glob("sexton-*")) if directory else set()
-    if directory is None:
-        with pytest.raises(ContainmentError, match="cgroup"):
-            sexton.Tree(["true"], contain="cgroup")
-    yield directory
-    assert directory is None or set(directory.glob("sexton-*")) <= before
-
-
 def place_of(tree: sexton.Tree) -> Path:
     """The tree's cgroup, as its guard told it."""
     hello = next(iter(tree.events(DEADLINE)))
@@ -104,6 +71,7 @@ def test_a_cgroup_holds_and_is_taken_away(troop: Troop, cgroups: Path | None) ->
     with sexton.Tree(troop.words(double_forked(), "polite"), **troop.handed, contain="cgroup") as tree:
         pids = {note.pid for note in troop.ready(2)}
         assert tree.contain == tree.receipt.contain == "cgroup"
+        assert place_of(tree).name == f"sexton-{tree.guard}@{tree.mark}"
         assert {int(pid) for pid in (place_of(tree) / "cgroup.procs").read_text().split()} == pids
     troop.end()
     assert tree.receipt.empty

@@ -190,6 +190,27 @@ def test_a_guard_and_an_owner_that_were_killed(troop: Troop, state: Path) -> Non
     close(guard, member)
 
 
+@pytest.mark.parametrize("settings", [{}, {"policy": "expiration", "lease": 1000}, {"policy": "gentle", "lease": 1000}])
+@pytest.mark.parametrize("how", ["owner", "sweep"])
+def test_a_cgroup_is_ended_whose_guard_and_owner_were_killed(
+    troop: Troop, state: Path, cgroups: Path | None, settings: dict[str, Any], how: str
+) -> None:
+    """With somebody in it who has another environment, and so no mark; no lease holds where no guard measures it."""
+    if cgroups is None:
+        return  # and that was said: see the fixture
+    more = {"contain": "cgroup"} if settings else {"contain": "cgroup", "on_owner_lost": "keep"}
+    unmarked = f"fork exec env -i {troop.monster} {troop.log.write_fd} stubborn"
+    guard, member = crash(troop, state, settings, more, unmarked, "polite")
+    guard.send(signal.SIGKILL)
+    guard.wait_dead()
+    if how == "owner":
+        assert [swept.fate for swept in sexton.Owner("it", state=state, **settings).swept] == ["ended"]
+    else:
+        assert sweep("--state", str(state))[0].endswith(": ended")
+    troop.end()
+    close(guard, member)
+
+
 def sweep(*words: str) -> list[str]:
     command = [sys.executable, "-m", "sexton", "sweep", *words]
     done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, check=True)

@@ -121,11 +121,8 @@ class Owner:
                 pass
             else:
                 return Swept(entry.tree, command, "adopted")
-        if self.policy == "expiration":
-            there = bool(_processes.marked(_processes.mark_of(entry.tree)))
-            if not there:
-                self._ledger.append(event="end", tree=entry.tree)
-            return Swept(entry.tree, command, "left" if there else "was gone")
+        if self.policy == "expiration" and _is_guarded(entry):
+            return Swept(entry.tree, command, "left")
         fate = end(entry)
         self._ledger.append(event="end", tree=entry.tree)
         return Swept(entry.tree, command, fate)
@@ -173,8 +170,10 @@ def end(entry: _ledger.Entry, grace: float = GRACE) -> str:
     """
     mark = _processes.mark_of(entry.tree)
     found = _processes.marked(mark)
-    if not found:
+    cgroups = _rescue.cgroups(mark)
+    if not found and not cgroups:
         return "was gone"
+    there = bool(found) or any(map(_rescue.members, cgroups))
     for process in found:
         if _processes.is_guard(process.pid, mark):
             _ask(process.pid, mark, grace)
@@ -184,7 +183,13 @@ def end(entry: _ledger.Entry, grace: float = GRACE) -> str:
         raise LeftoversError(
             f"of the tree {entry.tree} ({entry.command!r}) there is still alive after SIGKILL: {names}"
         )
-    return "ended"
+    return "ended" if there else "was gone"
+
+
+def _is_guarded(entry: _ledger.Entry) -> bool:
+    """Its guard lives, and will end it when its lease is over."""
+    mark = _processes.mark_of(entry.tree)
+    return any(_processes.is_guard(process.pid, mark) for process in _processes.marked(mark))
 
 
 def _ask(pid: int, mark: str, grace: float) -> None:
@@ -208,7 +213,8 @@ def _ask(pid: int, mark: str, grace: float) -> None:
 def sweep(directory: Path, *, everything: bool = False) -> list[tuple[str, Swept]]:
     """End what crashed owners left: (owner's name, what became of the tree). Raises LeftoversError.
 
-    Trees of the policies "expiration" and "gentle" have a lease, and are left to it unless `everything`.
+    Trees of the policies "expiration" and "gentle" have a lease, and are left to it, if their guard lives, unless
+    `everything`.
     """
     done = []
     for ledger in _ledger.ledgers(directory):
@@ -216,7 +222,7 @@ def sweep(directory: Path, *, everything: bool = False) -> list[tuple[str, Swept
             continue
         for entry in list(ledger.open.values()):
             leased = ledger.policy in {"expiration", "gentle"} and not everything
-            if leased and _processes.marked(_processes.mark_of(entry.tree)):
+            if leased and _is_guarded(entry):
                 fate = "left"
             else:
                 fate = end(entry)

@@ -87,9 +87,7 @@ class Tree(_ends.Forkable):
         """
         options, popen = _start.split(settings)
         tree = cls.__new__(cls)
-        contain = contain or options.contain
-        late = late and contain != "cgroup"  # whose directory must be known if the guard is lost
-        started = _start.start(args, options, contain, popen, mark=mark, late=late)
+        started = _start.start(args, options, contain or options.contain, popen, mark=mark, late=late)
         Tree._begin(tree, args, options, started)
         return tree
 
@@ -219,10 +217,7 @@ class Tree(_ends.Forkable):
             self._record.closed = True  # that was its last word: a second waking to see it hang up would be in vain
         if self._record.closed:
             self._bury_guard()
-            if self._guard_lost():
-                hello = self._record.hello
-                if hello and hello.cgroup:
-                    _rescue.end_cgroup(hello.cgroup)
+            if self._record.guard_lost(self._options.on_exit):
                 self._unreachable = _rescue.end(_processes.mark_of(self.mark))
                 self._record.rescued = not self._unreachable
             if not self._watchers:

@@ -194,9 +194,9 @@ class Instance:
         if uses_notify(app):
             self.notify = self.notify or self._hear()
             self.notify.reset()
+        self.mark = uuid.uuid4().hex
         plan = starting.plan(self)
         self.environment, self.cell = plan.environment, plan.cell
-        self.mark = uuid.uuid4().hex
         house.journal.append(
             "start",
             tree=self.mark,

@@ -15,16 +15,14 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from sexton.spawn import _ledger, _owner, _processes
 from sexton.spawn._ledger import boot
-from sexton.supervise import models  # noqa: TC001 - msgspec reads the types
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from sexton.supervise import limits, models
 
 RESERVE = 1 << 20  # bytes; some four thousand starts and exits
 KEEP_EXITS = 1000  # that a new epoch remembers
@@ -49,7 +47,10 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 
     def end(self) -> str:
         """End its tree, whose supervisor is dead: "was gone" or "ended". Raises LeftoversError."""
-        return _owner.end(_ledger.Entry(self.tree, self.epoch, list(self.command), self.listen))
+        how = _owner.end(_ledger.Entry(self.tree, self.epoch, list(self.command), self.listen))
+        if self.cgroup:
+            limits.remove(Path(self.cgroup))
+        return how
 
 
 class Exited(msgspec.Struct, frozen=True, kw_only=True):

@@ -58,8 +58,9 @@ def unavailable(limits: Limits, proc: Path = PROC) -> tuple[str, ...]:
 
 
 def make(name: str, limits: Limits, proc: Path = PROC) -> Path | None:
-    """A cell with as many of the limits as can be had; None: with none at all. `name` is used by nobody else.
+    """A cell with as many of the limits as can be had; None: with none at all.
 
+    `name`: ends with @ and the mark of the tree, by which it is found when its guard was killed.
     Raises OSError where the kernel will not.
     """
     base = _base(proc)
@@ -72,8 +73,12 @@ def make(name: str, limits: Limits, proc: Path = PROC) -> Path | None:
         (base / "cgroup.subtree_control").write_text(" ".join(f"+{controller}" for controller in missing))
     cell = base / f"{CELL}{name}"
     cell.mkdir(exist_ok=True)
-    for wish in wishes:
-        (cell / wish.file).write_text(str(wish.value))
+    try:
+        for wish in wishes:
+            (cell / wish.file).write_text(str(wish.value))
+    except OSError:
+        remove(cell)
+        raise
     return cell
 
 

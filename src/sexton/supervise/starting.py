@@ -71,7 +71,7 @@ def plan(instance: Instance) -> Plan:
         # For the command alone: what is run beside it, a probe or a stop command, gets no sockets.
         plan.settings["env"] = plan.environment | passing.environment
         plan.settings |= {"preexec_fn": passing.preexec_fn, "pass_fds": passing.pass_fds}
-    if cell := limits.make(f"{house.directory.name}-{instance.name}", app.limits):
+    if cell := limits.make(f"{instance.name}@{instance.mark}", app.limits):
         plan.cell = cell
         plan.settings["preexec_fn"] = limits.entering(cell, plan.settings.get("preexec_fn"))
     orphans = app.orphans
