@@ -18,10 +18,11 @@
 
 #define LINE_MAX_ 512
 #define RESERVE 4096 /* of the buffer, for lines that must not be lost */
+#define MUCH 8192    /* is told even if it could wait (--late) */
 #define LAST_WORDS (5 * NS_PER_S) /* how long an owner that does not read may keep an empty guard */
 
 static int owner = -1, listener = -1;
-static char out[16384], in[LINE_MAX_];
+static char out[131072], in[LINE_MAX_]; /* of out only what is used costs memory */
 static size_t out_len, in_len;
 static bool urgent;   /* what is in out cannot wait (--late) */
 static bool skipping; /* the rest of a line that was too long */
@@ -76,12 +77,13 @@ static bool queue(const char *line, size_t len, size_t limit)
 void owner_line(const char *line, size_t len, bool keep)
 {
 	char text[64];
+	size_t limit = keep ? sizeof out : sizeof out - RESERVE;
 	if (owner < 0)
 		return;
-	if (lost && queue(text, (size_t)format(text, sizeof text, "{\"event\":\"lost\",\"count\":%d}\n", lost), sizeof out - RESERVE))
+	if (lost && queue(text, (size_t)format(text, sizeof text, "{\"event\":\"lost\",\"count\":%d}\n", lost), limit))
 		lost = 0;
 	urgent |= keep && (!st.command || st.phase != RUNNING);
-	if (!queue(line, len, keep ? sizeof out : sizeof out - RESERVE))
+	if (!queue(line, len, limit))
 		lost++;
 }
 
@@ -286,7 +288,7 @@ static void accept_owner(void)
 /* Once a turn, before it sleeps: each send wakes the owner. */
 IDLE void owner_flush(void)
 {
-	if (out_len && (!cfg.late || urgent || out_len > sizeof out / 2))
+	if (out_len && (!cfg.late || urgent || out_len > MUCH))
 		flush();
 }
 
@@ -326,6 +328,8 @@ bool owner_may_come(void)
 void owner_end(void)
 {
 	int64_t deadline = now_ns() + LAST_WORDS;
+	int room = 1 << 24; /* or what the kernel allows: twice as much at least, so that it can keep all this for later */
+	CALL(SYS_setsockopt, owner, SOL_SOCKET, SO_SNDBUF, &room, sizeof room);
 	while (owner >= 0 && out_len && now_ns() < deadline) {
 		struct pollfd writable = { .fd = owner, .events = POLLOUT };
 		flush();

@@ -19,6 +19,7 @@ from sexton.spawn._start import LADDER
 from tests.spawn.troop import Troop
 from tests.support.lines import DEADLINE
 from tests.support.monsters import await_notes, double_forked, orphan, setsid_daemon, stopped, stubborn
+from tests.support.processes import Handle
 
 TERM, KILL = "SIGTERM", "SIGKILL"
 
@@ -251,3 +252,20 @@ def test_bad_settings_are_named() -> None:
         sexton.Tree(["true"], **nonsense)
     assert issubclass(ContainmentError, SextonError)
     assert LADDER[0] == "subreaper"
+
+
+@pytest.mark.parametrize("orphans", [1000, 3000])
+def test_nobody_listens_until_the_guard_has_gone(orphans: int) -> None:
+    """It says all that there is room for, how many lines there was none for, and how the command ended."""
+    forks = f"i=0; while [ $i -lt {orphans} ]; do (: &); i=$((i+1)); done; exit 3"
+    tree = sexton.Tree(["sh", "-c", forks])
+    guard = Handle(tree.guard)
+    guard.wait_dead()
+    guard.close()
+    assert tree.wait(DEADLINE) == 3
+    receipt = tree.receipt
+    assert receipt.empty
+    assert not receipt.guard_lost
+    assert len(receipt.entries) + receipt.lines_lost >= 1 + orphans
+    if orphans == 1000:
+        assert receipt.lines_lost == 0
