@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import ClassVar, Literal
 
 import hypothesis.strategies as st
 import pytest
@@ -23,6 +24,7 @@ from hypothesis.stateful import (
 import sexton
 from sexton.errors import SextonError
 from sexton.spawn import _processes
+from sexton.spawn._start import Contain, TreeSettings
 from tests.spawn.troop import Troop
 from tests.support.lines import DEADLINE
 from tests.support.monsters import bomb, comet, double_forked, orphan, setsid_daemon, stopped, stubborn, thread_child
@@ -50,6 +52,7 @@ class Trees(RuleBasedStateMachine):
     """Some trees at once, of this process."""
 
     monster: Path
+    contains: ClassVar[list[Contain]]
 
     @initialize()
     def a_stranger(self) -> None:
@@ -60,11 +63,13 @@ class Trees(RuleBasedStateMachine):
         self.strangers = [Handle(note.pid) for note in self.outside.ready(2)]
 
     @precondition(lambda self: len(self.trees) < 3)
-    @rule(family=FAMILIES, on_exit=st.sampled_from(["stop", "wait"]))
-    def start(self, family: list[str], on_exit: str) -> None:
+    @rule(family=FAMILIES, on_exit=st.sampled_from(["stop", "wait"]), data=st.data())
+    def start(self, family: list[str], on_exit: Literal["stop", "wait"], data: st.DataObject) -> None:
         troop = Troop(self.monster)
-        wait: dict[str, str] = {"on_exit": on_exit}
-        tree = sexton.Tree(troop.words(*family), **troop.handed, grace=0.05, stdin=sexton.PIPE, **wait)  # type: ignore[arg-type]
+        contain = data.draw(st.sampled_from(self.contains), "contain")
+        settings: TreeSettings = {"grace": 0.05, "stdin": sexton.PIPE, "on_exit": on_exit, "contain": contain}
+        settings["pass_fds"] = troop.handed["pass_fds"]
+        tree = sexton.Tree(troop.words(*family), **settings)
         self.trees.append((tree, troop))
 
     @precondition(lambda self: self.trees)
@@ -128,8 +133,9 @@ class Trees(RuleBasedStateMachine):
 
 
 @pytest.mark.timeout(10 * DEADLINE)
-def test_nothing_is_left_whatever_happens(monster: Path) -> None:
+def test_nothing_is_left_whatever_happens(monster: Path, cgroups: Path | None) -> None:
     Trees.monster = monster
+    Trees.contains = ["subreaper", "cgroup"] if cgroups else ["subreaper"]
     run_state_machine_as_test(Trees, settings=SLOW)
 
 
@@ -143,9 +149,13 @@ signal.pause()
 
 @pytest.mark.timeout(10 * DEADLINE)
 @settings(parent=SLOW)
-@given(family=FAMILIES, late=st.booleans(), contain=st.sampled_from(["subreaper", "pidns"]))
-def test_nothing_survives_its_owner(monster: Path, family: list[str], late: bool, contain: str) -> None:
+@given(family=FAMILIES, late=st.booleans(), contain=st.sampled_from(["subreaper", "pidns", "cgroup"]))
+def test_nothing_survives_its_owner(
+    monster: Path, cgroups: Path | None, family: list[str], late: bool, contain: str
+) -> None:
     """Killed at once, a start in progress perhaps, or when the first of them is ready."""
+    if contain == "cgroup" and cgroups is None:
+        contain = "subreaper"
     troop = Troop(monster)
     family = [*family[:-1], "polite"]
     words = [sys.executable, "-c", OWNER.format(contain=contain), str(troop.log.write_fd), *troop.words(*family)]
