@@ -34,7 +34,7 @@
 #define NSIG_MAX 64 /* the highest signal number */
 #define NS_PER_S INT64_C(1000000000)
 #define QUIET (-1)
-#define FATAL (-2) /* a message that --quiet does not silence: why we do not start */
+#define FATAL (-2) /* a message that --quiet does not silence: why we do not start, or end before all is done */
 #define MARK_MAX 64 /* bytes of a tree's name */
 #define NEVER INT64_MAX /* a deadline that does not come */
 

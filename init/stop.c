@@ -114,8 +114,8 @@ void give_up(void)
 		st.phase = KILLING;
 		st.give_up_at = after(GIVE_UP);
 	} else if (st.proc && tree_names(&names)) {
-		say(0, "%d still alive after SIGKILL, in uninterruptible sleep or another user's: %s", names.live, names.text);
+		say(FATAL, "%d still alive after SIGKILL, in uninterruptible sleep or another user's: %s", names.live, names.text);
 	} else {
-		say(0, "some of the tree may be left: without /proc nobody can be found; mount it, or run as PID 1");
+		say(FATAL, "some of the tree may be left: without /proc nobody can be found; mount it, or run as PID 1");
 	}
 }

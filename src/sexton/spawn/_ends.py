@@ -13,7 +13,7 @@ import threading
 from weakref import WeakSet
 
 _lock = threading.RLock()  # a fork in a signal handler must not wait for the frame that it interrupted
-_ends: set[socket.socket] = set()
+_ends: WeakSet[socket.socket] = WeakSet()  # one that a start lost on its way is closed, and its tree ends
 _owners: WeakSet[Forkable] = WeakSet()
 
 

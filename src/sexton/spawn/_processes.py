@@ -139,7 +139,22 @@ def carries(pid: int, mark: str) -> bool:
 
 def marked(mark: str) -> list[Process]:
     """Everybody who has this mark."""
-    return [process for process in everyone() if process.state != "Z" and carries(process.pid, mark)]
+    return search(mark)[0]
+
+
+def search(mark: str) -> tuple[list[Process], bool]:
+    """Everybody who has this mark; and whether there may be more: who is in the midst of an exec has nothing to see."""
+    from sexton import proc
+
+    found, unclear = [], False
+    for process in proc.snapshot():
+        if process.zombie or process.kernel:
+            continue
+        if carries(process.pid, mark):
+            found.append(_of(process))
+        elif proc.environ(process.pid) == {} and not (proc.cmdline(process.pid) and proc.environ(process.pid) == {}):
+            unclear = True
+    return found, unclear
 
 
 def holders(pipes: dict[str, int], among: Iterable[int]) -> tuple[Holder, ...]:

@@ -26,6 +26,7 @@ class Record:
         self.closed = False  # the guard hung up
         self.rescued = False  # the guard was lost; whom it left behind was ended by us
         self.why = ""
+        self._error = ""  # what the guard could not do once the command ran
         self.seen = 0  # events so far, those that were forgotten too
         self.answers: dict[int, events.Event] = {}  # by the number of the command that each answers
         self.ignored: set[int] = set()  # the commands whose answers nobody waits for
@@ -70,11 +71,16 @@ class Record:
         """The command has ended."""
         return "exited" in self._last
 
-    def guard_lost(self, on_exit: str) -> bool:
-        """The guard has gone, and had not done what it was there for."""
-        if self.failed or not self.pid:
+    def guard_lost(self, status: int | None, on_exit: str) -> bool:
+        """The guard was killed before it had done what it was there for. `status`: its own; None: that is not known."""
+        if self.failed or self.gave_up or (status is not None and status >= 0):
             return False
         return not self.ended or not (self.empty or on_exit == "leave")
+
+    @property
+    def gave_up(self) -> str:
+        """Why the guard ended though something of the tree may be left; "" when it did not."""
+        return "" if self.failed else self._error
 
     @property
     def held(self) -> bool:
@@ -111,6 +117,8 @@ class Record:
                 self.why = self.why or line["why"]
             case "empty":
                 self.empty = True
+            case "message":
+                self._error = line["text"] if line["level"] == "error" else self._error
             case "lost":
                 self._lost += line["count"]
 

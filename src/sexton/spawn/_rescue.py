@@ -30,11 +30,12 @@ def end(mark: str) -> list[_processes.Process]:
     empty = 0
     while True:
         born = _born()
-        left = [process for process in _processes.marked(mark) if process.pid != os.getpid()]
+        found, unclear = _processes.search(mark)
+        left = [process for process in found if process.pid != os.getpid()]
         if not left:
             # One that forks and ends all the time may be missed by a look, but not if nobody was born during it.
             empty += 1
-            if born == _born() or empty >= EMPTY_LOOKS:
+            if (born == _born() and not unclear) or empty >= EMPTY_LOOKS:
                 return stuck
             continue
         empty = 0

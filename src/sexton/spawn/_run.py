@@ -8,7 +8,9 @@ import threading
 from subprocess import PIPE
 from typing import Any, Unpack
 
+from sexton.errors import LeftoversError
 from sexton.spawn import _processes, _start
+from sexton.spawn._channel import PATIENCE
 from sexton.spawn._errors import CalledProcessError, CompletedProcess, TimeoutExpired
 from sexton.spawn._exchange import Exchange
 from sexton.spawn._tree import Tree
@@ -34,8 +36,8 @@ def run(
     Called from the main thread of a program at a terminal, the command stays in our process group: it has the terminal,
     and Ctrl-C and Ctrl-Z reach both, as with subprocess.
 
-    Raises TimeoutExpired, CalledProcessError (check=True), OSError where the command cannot be executed, and what Tree
-    does.
+    Raises TimeoutExpired, CalledProcessError (check=True), OSError where the command cannot be executed, LeftoversError
+    (also in place of TimeoutExpired, which is its cause then) where something outlives SIGKILL, and what Tree does.
     """
     if input is not None:
         if settings.get("stdin") is not None:
@@ -96,11 +98,21 @@ def at_terminal() -> bool:
 
 def _expired(tree: Tree, exchange: Exchange, timeout: float) -> TimeoutExpired:
     """End the tree whose time is over, and say who held the pipes then."""
-    holders = _processes.holders(exchange.pipes(), [process.pid for process in tree.processes()])
+    holders: tuple[_processes.Holder, ...] = ()
+    with contextlib.suppress(OSError):  # without /proc nobody can be named
+        tree.wake_guard()
+        holders = _processes.holders(exchange.pipes(), [process.pid for process in tree.processes()])
     tree.ask_to_stop()
-    exchange.until_over(None)
+    while not exchange.until_over(tree.grace + PATIENCE):
+        tree.wake_guard()
+    tree.check_start()
     out, err = exchange.bytes()
-    return TimeoutExpired(tree.args, timeout, out, err, holders=holders, receipt=tree.receipt)
+    expired = TimeoutExpired(tree.args, timeout, out, err, holders=holders, receipt=tree.receipt)
+    try:
+        tree.wait()
+    except LeftoversError as error:
+        raise error from expired
+    return expired
 
 
 def _interrupted(tree: Tree, *, told: bool) -> None:

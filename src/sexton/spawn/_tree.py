@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import select
+import signal
 import socket
 import struct
-import threading
-import time
 import warnings
 from typing import IO, TYPE_CHECKING, Any, Literal, Self, Unpack, cast
 
 from sexton import events
-from sexton.errors import GuardError, LeftoversError, NotOwner, SextonError
+from sexton.errors import GuardError, LeftoversError, SextonError
 from sexton.spawn import _ends, _processes, _rescue, _start
+from sexton.spawn._channel import Channel
 from sexton.spawn._errors import TimeoutExpired
-from sexton.spawn._record import Record, name_of
+from sexton.spawn._record import name_of
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from types import TracebackType
 
     from sexton.spawn._receipt import Receipt
@@ -30,7 +31,7 @@ Scope = Literal["child", "group", "tree"]
 GREETING = 5.0  # seconds that a guard may take to greet a new owner
 
 
-class Tree(_ends.Forkable):
+class Tree(Channel):
     """A command, and whatever comes of it, until nothing of it is left.
 
         with sexton.Tree(["npm", "run", "start"], env={"PORT": "0"}, grace=5) as tree:
@@ -115,16 +116,8 @@ class Tree(_ends.Forkable):
         self.stdin: IO[Any] | None = popen.stdin if popen else None
         self.stdout: IO[Any] | None = popen.stdout if popen else None
         self.stderr: IO[Any] | None = popen.stderr if popen else None
-        self._end = started.end
-        self._record = Record()
-        self._turn = threading.Condition(threading.Lock())
-        self._speaking = threading.Lock()
-        self._reading = False
-        self._asked = 0
-        self._watchers = 0
-        self._not_ours = ""  # why, when it is not
         self._unreachable: list[_processes.Process] = []
-        self.mind_forks()
+        self._open(started.end)
 
     # --- the guard's words ---
 
@@ -145,7 +138,7 @@ class Tree(_ends.Forkable):
     def _await_start(self) -> None:
         """Until the command runs. Raises what kept it from that; nothing is left of it then."""
         try:
-            self._await(lambda: self.begun, None)
+            self._await_guard(lambda: self.begun)
         except BaseException:  # an interrupt, in the midst of a start
             self.close()
             raise
@@ -156,167 +149,47 @@ class Tree(_ends.Forkable):
         record = self._record
         if record.pid and not record.failed:
             return
-        self._await(lambda: record.closed, None)
+        self._await_guard(lambda: record.closed)
         status = self._popen.returncode if self._popen else 0
+        if status < 0 and not record.failed:
+            return  # the guard was killed: whether the command ran is not known, and what there was of it is ended
         for pipe in (self.stdin, self.stdout, self.stderr):
             if pipe:
                 pipe.close()
         raise _start.failure(self.args, self.contain, record, status)
 
-    def _await(self, done: Callable[[], bool], timeout: float | None) -> bool:
-        """Read what the guard says until done() or for so many seconds. Whether it is done.
-
-        Of all threads that wait one reads, and tells the others; when it leaves, another takes its turn.
-        """
-        until = None if timeout is None else time.monotonic() + timeout
-        with self._turn:
-            while True:
-                self._check_owner()
-                if done():
-                    return True
-                left = None if until is None else until - time.monotonic()
-                if left is not None and left <= 0 and timeout:
-                    return False
-                if self._record.closed:
-                    return done()
-                if self._reading:
-                    if timeout == 0 or not self._turn.wait(left):
-                        return done()
-                    continue
-                self._reading = True
-                self._turn.release()
-                try:
-                    data = self._receive(left, wait=timeout != 0)
-                finally:
-                    self._turn.acquire()
-                    self._reading = False
-                    self._turn.notify_all()
-                if data is not None:
-                    self._take(data)
-                elif timeout == 0:
-                    return done()
-
-    def _receive(self, seconds: float | None, *, wait: bool) -> bytes | None:
-        """What the guard said; None when it said nothing for so long, b"" when it has gone."""
-        if wait and seconds is not None:
-            poll = select.poll()
-            poll.register(self._end, select.POLLIN)
-            if not poll.poll(_start.milliseconds(seconds)):
-                return None
-        try:
-            return self._end.recv(1 << 16, 0 if wait else socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return None
-        except ConnectionError:
-            return b""
-
     def _take(self, data: bytes) -> None:
-        """Under the lock: another piece of what the guard said."""
-        self._record.feed(data)
+        super()._take(data)
         if self._record.empty and self._options.listen is None:
             self._record.closed = True  # that was its last word: a second waking to see it hang up would be in vain
         if self._record.closed:
-            self._bury_guard()
-            if self._record.guard_lost(self._options.on_exit):
+            if self._record.guard_lost(self._bury_guard(), self._options.on_exit):
                 self._unreachable = _rescue.end(_processes.mark_of(self.mark))
                 self._record.rescued = not self._unreachable
             if not self._watchers:
                 _ends.close(self._end)
-
-    @contextlib.contextmanager
-    def watched(self) -> Iterator[int | None]:
-        """The descriptor that is readable when listen() has something to do; None when the guard has gone."""
-        with self._turn:
-            closed = self._record.closed
-            self._watchers += not closed
-        try:
-            yield None if closed else self._end.fileno()
-        finally:
-            with self._turn:
-                self._watchers -= not closed
-                if self._record.closed and not self._watchers:
-                    _ends.close(self._end)
-
-    def listen(self) -> None:
-        """Take what the guard has said by now; waits for nothing."""
-        self._await(lambda: self._record.closed, 0)
-
-    @property
-    def begun(self) -> bool:
-        """The command runs, or ran, or never will, as far as we have listened."""
-        return bool(self._record.pid or self._record.failed or self._record.closed)
-
-    @property
-    def over(self) -> bool:
-        """The guard has gone, as far as we have listened."""
-        return self._record.closed
-
-    @property
-    def held(self) -> bool:
-        """Nothing of it is left, and its guard keeps how it ended until dismiss(), as far as we have listened."""
-        return self._record.held
-
-    @property
-    def _gone(self) -> bool:
-        return self._record.closed or self._record.held
-
-    @property
-    def ended(self) -> bool:
-        """The command has ended, as far as we have listened."""
-        return self._record.closed or self._record.ended
-
-    @property
-    def seen(self) -> int:
-        """How many events there were, as far as we have listened."""
-        return self._record.seen
-
-    def since(self, number: int) -> list[events.Event]:
-        """The events from that number on."""
-        return self._record.since(number)
 
     @property
     def ending(self) -> bool:
         """The command has ended, and the guard stops or leaves what is left by itself."""
         return self._record.closed or (self._record.ended and self._options.on_exit != "wait")
 
-    def _bury_guard(self) -> None:
-        if self._popen:
-            self._popen.wait()  # it was about to end when it said so
+    def _bury_guard(self) -> int | None:
+        """It was about to end when it said so. How it ended, -N for signal N; None: that is not known."""
+        if self._popen is None:
+            return None
+        try:
+            while os.waitid(os.P_PID, self.guard, os.WEXITED | os.WSTOPPED | os.WNOWAIT).si_code == os.CLD_STOPPED:  # type: ignore[union-attr]
+                self._popen.send_signal(signal.SIGCONT)
+        except ChildProcessError:  # where SIGCHLD is ignored the kernel has buried it
+            self._popen.wait()
+            return None
+        return self._popen.wait()
 
-    def _say(self, words: str) -> events.Event | None:
-        """Send a command; its answer, or None when the guard had gone."""
-        self._check_owner()
-        with self._speaking:
-            if self._record.closed:
-                return None
-            number = self._asked
-            try:
-                self._end.sendall(words.encode() + b"\n")
-            except OSError:
-                return None
-            self._asked += 1
-        self._await(lambda: number in self._record.answers or self._record.closed, None)
-        return self._record.answers.pop(number, None)
-
-    def order_unheard(self, words: str) -> None:
-        """Send a command; its answer is of no interest. Waits for nothing."""
-        self._check_owner()
-        with self._speaking, contextlib.suppress(OSError):
-            if not self._record.closed:
-                self._end.sendall(words.encode() + b"\n")
-                self._record.ignored.add(self._asked)
-                self._asked += 1
-
-    def _order(self, words: str) -> bool:
-        """Send a command that is to be carried out; False when the tree had ended. Raises SextonError where refused."""
-        answer = self._say(words)
-        if isinstance(answer, events.Refused) and not self._record.ended:
-            raise SextonError(f"the guard {self.guard} of {self.args!r} refused `{words}`: {answer.why}")
-        return isinstance(answer, events.Done)
-
-    def _check_owner(self) -> None:
-        if self._not_ours:
-            raise NotOwner(f"the tree of {self.args!r} (guard {self.guard}) {self._not_ours}")
+    def wake_guard(self) -> None:
+        """Let the guard go on if somebody has stopped it (SIGSTOP): it obeys nothing until then."""
+        if self._popen and not self._record.closed and (found := _processes.look(self.guard)) and found.state == "T":
+            self._popen.send_signal(signal.SIGCONT)
 
     # --- what one can ask ---
 
@@ -324,6 +197,11 @@ class Tree(_ends.Forkable):
     def pid(self) -> int:
         """The command's pid, as its guard sees it."""
         return self._record.pid
+
+    @property
+    def grace(self) -> float:
+        """Seconds that it has between the stop signal and SIGKILL, if stop() says nothing else."""
+        return self._options.grace
 
     @property
     def returncode(self) -> int | None:
@@ -343,7 +221,10 @@ class Tree(_ends.Forkable):
         Raises TimeoutExpired after `timeout` seconds (the tree goes on), LeftoversError.
         """
         if not self._record.closed and not self._await(lambda: self._gone, timeout):
-            assert timeout is not None
+            if timeout is None:
+                raise SextonError(
+                    f"a signal handler waits for the tree of {self.args!r} above a frame that does: ask_to_stop() in it"
+                )
             raise TimeoutExpired(self.args, timeout)
         self._check_owner()
         return self._ended()
@@ -362,6 +243,8 @@ class Tree(_ends.Forkable):
             raise LeftoversError(
                 f"of {self.args!r} there is still alive after SIGKILL: {names}; look at them with ps(1)"
             )
+        if said := self._record.gave_up:
+            raise LeftoversError(f"not all of {self.args!r} could be ended; its guard {self.guard} said: {said}")
         code = self.returncode
         return -9 if code is None else code
 
@@ -382,7 +265,7 @@ class Tree(_ends.Forkable):
         None: the grace that the tree was started with. Raises LeftoversError.
         """
         self.ask_to_stop(grace)
-        return self._see_off()
+        return self._see_off(self.grace if grace is None else grace)
 
     def ask_to_stop(self, grace: float | None = None) -> None:
         """What stop() does, without waiting for the end."""
@@ -391,15 +274,26 @@ class Tree(_ends.Forkable):
     def kill(self) -> Receipt:
         """SIGKILL to the whole tree, until nothing is left. Raises LeftoversError."""
         self._order("kill")
-        return self._see_off()
+        return self._see_off(0)
 
-    def _see_off(self) -> Receipt:
+    def _see_off(self, grace: float) -> Receipt:
         """Wait for the end, of the guard too: whoever asked for it knows of it now."""
+        if self._interrupted:
+            self._until_hung_up()
+            return self.receipt
+        self._await_guard(lambda: self._gone, grace)
         self.wait()
         if self._record.held:
             self.dismiss()
-            self._await(lambda: self._record.closed, None)
+            self._await_guard(lambda: self._record.closed)
         return self.receipt
+
+    def _until_hung_up(self) -> None:
+        """Until the guard has gone; in a signal handler above a frame that reads, and that will read what it said."""
+        with contextlib.suppress(ValueError):  # it was closed: the guard had gone
+            poll = select.poll()
+            poll.register(self._end, select.POLLRDHUP)
+            poll.poll()
 
     def renew(self, seconds: float | None = None) -> None:
         """Let the lease end so many seconds from now; None: as long as at the start. Raises SextonError."""
@@ -479,8 +373,7 @@ class Tree(_ends.Forkable):
 
     def forked(self) -> None:
         """We are a forked child: the tree is our parent's."""
-        self._not_ours = "belongs to the process that forked this one"
-        self._turn = threading.Condition(threading.Lock())
+        super().forked()
         if self._popen and self._popen.returncode is None:
             self._popen.returncode = 0  # no child of ours: nothing to wait for, nothing to warn of
 
