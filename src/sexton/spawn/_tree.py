@@ -60,6 +60,7 @@ class Tree(_ends.Forkable):
     def __init__(
         self, args: _start.Command, *, mark: str | None = None, **settings: Unpack[_start.TreeSettings]
     ) -> None:
+        args = _start.settled(args)
         options, popen = _start.split(settings)
         for contain in (rungs := options.rungs()):
             self._begin(args, options, _start.start(args, options, contain, popen, mark=mark))
@@ -85,6 +86,7 @@ class Tree(_ends.Forkable):
 
         late: it is of no interest what the guard has to say before the end.
         """
+        args = _start.settled(args)
         options, popen = _start.split(settings)
         tree = cls.__new__(cls)
         started = _start.start(args, options, contain or options.contain, popen, mark=mark, late=late)
@@ -106,6 +108,7 @@ class Tree(_ends.Forkable):
 
     def _begin(self, args: _start.Command, options: _start.Options, started: _start.Started) -> None:
         self.args = args
+        self._program = started.program
         self.contain = started.contain
         self.mark = started.mark
         self._options = options
@@ -161,7 +164,7 @@ class Tree(_ends.Forkable):
         for pipe in (self.stdin, self.stdout, self.stderr):
             if pipe:
                 pipe.close()
-        raise _start.failure(self.args, self.contain, record, status)
+        raise _start.failure(self.args, self._program, self.contain, record, status)
 
     def _await(self, done: Callable[[], bool], timeout: float | None) -> bool:
         """Read what the guard says until done() or for so many seconds. Whether it is done.
