@@ -78,14 +78,19 @@ static const char *next_place(const char **dirs, const char *name, char path[PAT
 	return fits ? path : "";
 }
 
+static const char *program(void)
+{
+	return cfg.exec ? cfg.exec : cfg.command[0];
+}
+
 static void exec_command(char **envp)
 {
 	char path[PATH_SIZE];
-	const char *dirs = DEFAULT_PATH, *name = cfg.command[0];
+	const char *dirs = DEFAULT_PATH, *name = program();
 	bool denied = false;
-	if (cfg.exec || strchr(name, '/') || !*name) {
-		try_exec(cfg.exec ? cfg.exec : name, envp);
-		look_for(cfg.exec ? cfg.exec : name);
+	if (strchr(name, '/') || !*name) {
+		try_exec(name, envp);
+		look_for(name);
 		return;
 	}
 	for (char **env = envp; *env; env++)
@@ -164,7 +169,7 @@ static _Noreturn void child(char **envp, uint64_t mask, const struct disposition
 
 static void describe(char *text, size_t size)
 {
-	const char *name = cfg.exec ? cfg.exec : cfg.command[0];
+	const char *name = program();
 	if (failure.step)
 		format(text, size, "cannot %s %s: %e", failure.step, name, failure.err);
 	else if (failure.foreign)
@@ -216,7 +221,7 @@ int command_start(char **envp, uint64_t mask, const struct disposition *chld)
 		n++;
 	char *more[n + 3];
 	memcpy(more, envp, (n + 1) * sizeof *more);
-	if (cfg.user.set) {
+	if (*cfg.user.home) {
 		static char home[sizeof cfg.user.home + 5];
 		format(home, sizeof home, "HOME=%s", cfg.user.home);
 		put_variable(more, "HOME=", home);

@@ -50,6 +50,8 @@ static int configure(int argc, char **argv, char **envp)
 	int done = config_arguments(argc, argv);
 	if (done >= 0)
 		return done;
+	/* An owner that gave us a session meant it for COMMAND. One with a terminal stays whole: see below. */
+	cfg.new_session = cfg.owner_fd >= 0 && getsid(0) == st.self;
 	if (cfg.pause && *cfg.command) {
 		say(FATAL, "--pause takes no COMMAND, but there is '%s'", *cfg.command);
 		return EXIT_USAGE;
@@ -194,6 +196,7 @@ static int start(int argc, char **argv, char **envp)
 	expect_the_dead();
 	if (!cfg.pause) {
 		tty_start();
+		cfg.new_session &= drop_in || !st.terminal;
 		done = command_start(envp, mask, &inherited);
 		if (done >= 0)
 			return drop_in ? remap(done) : done;

@@ -206,27 +206,27 @@ static const char *set_verbose(const char *value)
 	return NULL;
 }
 
-static const char *boolean(const char *value, unsigned *out)
+static const char *boolean(const char *value, bool *out)
 {
-	return parse_number(value, 1, out) ? NULL : "0 or 1";
+	unsigned on;
+	if (!parse_number(value, 1, &on))
+		return "0 or 1";
+	*out = on;
+	return NULL;
 }
 
 static const char *set_quiet(const char *value)
 {
-	unsigned on;
+	bool on = false;
 	const char *expected = boolean(value, &on);
-	if (!expected && on)
+	if (on)
 		cfg.verbose = QUIET;
 	return expected;
 }
 
 static const char *set_pause(const char *value)
 {
-	unsigned on;
-	const char *expected = boolean(value, &on);
-	if (!expected)
-		cfg.pause = on;
-	return expected;
+	return boolean(value, &cfg.pause);
 }
 
 static const char *set_owner_fd(const char *value)
@@ -267,7 +267,7 @@ static const char *set_contain(const char *value)
 static const char *set_exec(const char *value)
 {
 	cfg.exec = value;
-	return strchr(value, '/') ? NULL : "a path with a slash in it";
+	return NULL;
 }
 
 static const char *set_mark(const char *value)
@@ -278,19 +278,13 @@ static const char *set_mark(const char *value)
 
 static const char *set_late(const char *value)
 {
-	unsigned on;
-	const char *expected = boolean(value, &on);
-	if (!expected)
-		cfg.late = on;
-	return expected;
+	return boolean(value, &cfg.late);
 }
 
 static const char *set_same_group(const char *value)
 {
-	unsigned on;
-	const char *expected = boolean(value, &on);
-	if (!expected)
-		cfg.same_group = cfg.no_job_control = cfg.terminal_reaches_both = on;
+	const char *expected = boolean(value, &cfg.same_group);
+	cfg.no_job_control = cfg.terminal_reaches_both = cfg.same_group;
 	return expected;
 }
 

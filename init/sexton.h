@@ -99,13 +99,13 @@ struct config {
 	enum on_owner_lost on_owner_lost;
 	enum contain contain;
 	const char *mark;       /* the tree's name in COMMAND's environment, or NULL */
-	const char *exec;       /* the file to execute, or NULL: COMMAND's first word, searched for */
+	const char *exec;       /* the file to execute, NULL: COMMAND's first word; without a slash it is searched for */
 	bool late;              /* the owner is told when it must be, not at once */
 	bool terminal_reaches_both; /* what the terminal sends, COMMAND has too: not forwarded (--same-group) */
 	bool subreaper;         /* become one where we are not PID 1 */
-	/* what only the drop-in personalities want */
-	bool new_session;       /* setsid for COMMAND instead of setpgid (dumb-init) */
+	bool new_session;       /* setsid for COMMAND instead of setpgid */
 	bool same_group;        /* leave COMMAND in our group and session */
+	/* what only the drop-in personalities want */
 	bool forward_tty_stops; /* TTIN and TTOU are forwarded too (dumb-init) */
 	bool suspend_self;      /* stop ourselves on TSTP, TTIN, TTOU (dumb-init) */
 	bool no_job_control;    /* do not mirror COMMAND's stops */

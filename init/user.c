@@ -116,6 +116,12 @@ const char *user_resolve(const char *spec, struct user *user)
 	static char name[128];
 	const char *colon = strchr(spec, ':');
 	size_t len = colon ? (size_t)(colon - spec) : strlen(spec);
+	if (*spec == '+' && parse_number(spec + 1, UINT32_MAX - 1, &user->uid)) {
+		/* The user id alone: the groups and HOME stay what they are. */
+		user->gid = getgid();
+		user->set = true;
+		return NULL;
+	}
 	if (len == 0 || len >= sizeof name || (colon && !colon[1]))
 		return "is not USER or USER:GROUP";
 	memcpy(name, spec, len);
@@ -155,7 +161,7 @@ bool user_become(const struct user *user)
 	uid_t ruid, euid, suid;
 	gid_t rgid, egid, sgid;
 	bool already = getuid() == user->uid && geteuid() == user->uid && getgid() == user->gid && getegid() == user->gid;
-	if (CALL(SYS_setgroups, user->ngroups, user->groups) != 0 && !(already && errno == EPERM))
+	if (user->ngroups && CALL(SYS_setgroups, user->ngroups, user->groups) != 0 && !(already && errno == EPERM))
 		return false;
 	if (CALL(SYS_setresgid, user->gid, user->gid, user->gid) != 0 || CALL(SYS_setresuid, user->uid, user->uid, user->uid) != 0)
 		return false;

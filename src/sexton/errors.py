@@ -58,7 +58,7 @@ class LeftoversError(SextonError):
 
 
 class NotOwner(SextonError):
-    """A tree is used in a process that is not its owner, as a forked child is; only the owner can."""
+    """A tree is used in a process that is not its owner, as a forked child is; or a newer Owner has taken over."""
 
 
 class NotRunning(SextonError):

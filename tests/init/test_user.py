@@ -61,6 +61,16 @@ def test_a_number_without_an_entry(start: Starter) -> None:
         assert out[3] == "/"
 
 
+def test_the_user_id_alone(start: Starter, placed: Mode) -> None:
+    before = ["setpriv", "--groups", "4,5,6"]
+    out = start(placed, "--user +12345", command=SHOW, before=before).end().out.splitlines()
+    assert (out[0], out[1], out[2].split(), out[3]) == ("12345", "0", ["0", "4", "5", "6"], os.environ["HOME"])
+    for wrong in ("+", "+daemon", "+1:1", "+-1"):
+        result = start.plain("--user", wrong, *SHOW).wait()
+        assert result.code == 125
+        assert wrong in result.err
+
+
 def test_an_explicit_group_is_the_only_one(start: Starter) -> None:
     out = start.plain("--user", "daemon:12345", *SHOW).wait().out.splitlines()
     assert out[2].split() == ["12345"]

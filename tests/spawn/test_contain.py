@@ -103,5 +103,5 @@ def test_a_command_that_fails_is_no_failure_of_containment() -> None:
     with pytest.raises(FileNotFoundError):
         sexton.Tree(["--contain-cgroup"], contain="pidns", require="subreaper")
     with pytest.raises(sexton.errors.GuardError, match="user") as caught:
-        sexton.Tree(["true"], user="no-such-cgroup-user", contain="pidns", require="subreaper")
+        sexton.Tree(["true"], login="no-such-cgroup-user", contain="pidns", require="subreaper")
     assert not isinstance(caught.value, ContainmentError)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import signal
 import subprocess
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 
 import sexton
-from sexton.errors import UsageError
+from sexton.errors import NotOwner, UsageError
 from sexton.spawn import _ledger, _owner
 from tests.spawn.troop import Troop
 from tests.support.lines import DEADLINE
@@ -111,15 +112,114 @@ def test_termination(troop: Troop, state: Path) -> None:
     assert sexton.Owner("it", state=state).swept == ()
 
 
-def test_of_termination_there_is_one_owner_at_a_time(state: Path) -> None:
-    code = "import pathlib, sys, sexton; sexton.Owner('it', state=pathlib.Path(sys.argv[1])); print(); sys.stdin.read()"
-    words = [sys.executable, "-c", code, str(state)]
-    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
-        assert other.stdout
-        other.stdout.readline()
+ALIVE = """
+import os, pathlib, signal, sys, sexton
+sys.stdin.readline()
+try:
+    owner = sexton.Owner("it", state=pathlib.Path(sys.argv[1]), **eval(sys.argv[2]))
+    if len(sys.argv) > 3:
+        tree = owner.tree(sys.argv[4:], pass_fds=[int(sys.argv[3])])
+    print("epoch", owner.epoch, flush=True)
+except sexton.errors.UsageError as error:
+    print("refused", flush=True)
+sys.stdin.read()
+"""
+EACH: list[dict[str, Any]] = [{}, {"policy": "gentle", "lease": 60}, {"policy": "expiration", "lease": 60}]
+
+
+def living(state: Path, settings: dict[str, Any], *words: str, **more: Any) -> subprocess.Popen[str]:
+    """A process that becomes an owner when it is told to, and ends when its input does."""
+    command = [sys.executable, "-c", ALIVE, str(state), repr(settings), *words]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, **more)
+
+
+def tell(process: subprocess.Popen[str]) -> None:
+    assert process.stdin
+    process.stdin.write("\n")
+    process.stdin.flush()
+
+
+def said(process: subprocess.Popen[str]) -> str:
+    assert process.stdout
+    return process.stdout.readline().strip()
+
+
+@pytest.mark.parametrize("settings", EACH, ids=str)
+def test_there_is_one_owner_at_a_time(troop: Troop, state: Path, settings: dict[str, Any]) -> None:
+    """And whoever comes too soon ends nothing."""
+    words = troop.words("polite")
+    with living(state, settings, str(troop.log.write_fd), *words, **troop.handed) as other:
+        tell(other)
+        assert said(other) == "epoch 1"
+        [note] = troop.ready()
         with pytest.raises(UsageError, match=f"is alive: process {other.pid}"):
-            sexton.Owner("it", state=state)
+            sexton.Owner("it", state=state, **settings)
+        assert Handle(note.pid).alive()
+        other.kill()
+    assert sexton.Owner("it", state=state).epoch == 2  # which ends what has a lease
+    troop.end()
+
+
+def test_of_those_that_start_at_once_one_is_the_owner(state: Path) -> None:
+    for epoch in range(1, 4):
+        others = [living(state, {}) for _ in range(4)]
+        for other in others:
+            tell(other)
+        assert sorted(map(said, others)) == [f"epoch {epoch}", *["refused"] * 3]
+        for other in others:
+            other.communicate(timeout=DEADLINE)
+
+
+@pytest.mark.parametrize("settings", EACH, ids=str)
+def test_two_parts_of_a_program_are_not_one_owner(state: Path, settings: dict[str, Any]) -> None:
+    first = sexton.Owner("it", state=state, **settings)
+    with first.tree(["sleep", "1000"]) as tree:
+        with pytest.raises(UsageError, match="owner 'it' already"):
+            sexton.Owner("it", state=state, **settings)
+        assert tree.poll() is None
+    assert sexton.Owner("it", state=state, **settings).swept == ()
+
+
+def test_a_tree_that_was_given_up_is_nobodys(state: Path) -> None:
+    first = sexton.Owner("it", state=state)
+    tree = first.tree(["sleep", "1000"])
+    tree.close()
     assert sexton.Owner("it", state=state).epoch == 2
+    tree = first.tree(["sleep", "1000"])
+    with pytest.warns(ResourceWarning, match="still running"):
+        tree.__del__()
+    del tree
+    assert sexton.Owner("it", state=state).epoch == 3
+
+
+def test_a_forked_child_is_not_the_owner(state: Path) -> None:
+    owner = sexton.Owner("it", state=state)
+    reader, writer = os.pipe()
+    with owner.tree(["cat"], stdin=subprocess.PIPE) as tree:
+        if (child := os.fork()) == 0:
+            try:
+                for start in (lambda: owner.tree(["true"]), lambda: sexton.Owner("it", state=state)):
+                    try:
+                        start()
+                    except (NotOwner, UsageError) as error:
+                        os.write(writer, f"{type(error).__name__} ".encode())
+            finally:
+                os._exit(0)
+        os.waitpid(child, 0)
+        assert os.read(reader, 100) == b"NotOwner UsageError "
+        assert tree.poll() is None
+    os.close(reader)
+    os.close(writer)
+
+
+def test_an_owner_that_was_taken_over_from_starts_no_more(troop: Troop, state: Path) -> None:
+    first = sexton.Owner("it", "reincarnation", state=state)
+    with first.tree(troop.words(double_forked("stubborn"), "polite"), **troop.handed, grace=0.2):
+        troop.ready(2)
+        assert sexton.Owner("it", "reincarnation", state=state).epoch == 2
+        troop.end()
+    with pytest.raises(NotOwner, match="epoch 2 has taken over"):
+        first.tree(["true"])
 
 
 def test_reincarnation(troop: Troop, state: Path) -> None:
@@ -245,6 +345,10 @@ def test_a_ledger_that_was_cut_off_or_is_of_another_boot(state: Path) -> None:
     sexton.Owner("it", state=state)
     start = {"event": "start", "epoch": 1, "tree": "x", "command": ["y"], "listen": None}
     path.write_text(path.read_text() + json.dumps(start) + '\nnonsense\n{"event": 3}\n{"event": "st')
+    assert list(_ledger.Ledger.read(path).open) == ["x"]
+    assert sexton.Owner("it", state=state).epoch == 2
+    assert _ledger.Ledger.read(path).epoch == 2  # not glued to what was cut off
+    path.write_text(path.read_text() + json.dumps(start) + "\n")
     assert list(_ledger.Ledger.read(path).open) == ["x"]
     path.write_text(path.read_text().replace(_ledger.boot(), "another"))
     assert _ledger.Ledger.read(path).open == {}

@@ -10,10 +10,20 @@ import pytest
 
 from tests.support.lines import until
 from tests.support.processes import stat
-from tests.support.terminal import CTRL_Z, Terminal
+from tests.support.terminal import CTRL_C, CTRL_Z, Terminal
 
 LIBRARY = f"{sys.executable} -c 'import sexton, sys; sys.exit(sexton.run(sys.argv[1:]).returncode)'"
-HOSTS = {"library": LIBRARY, "sexton run": f"{sys.executable} -m sexton run --"}
+THREAD = f"""{sys.executable} -c '
+import queue, sexton, sys, threading
+done = queue.SimpleQueue()
+threading.Thread(target=lambda: done.put(sexton.run(sys.argv[1:]).returncode)).start()
+while True:
+    try:
+        sys.exit(done.get())
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+'"""
+HOSTS = {"library": LIBRARY, "thread": THREAD, "sexton run": f"{sys.executable} -m sexton run --"}
 ECHO = """sh -c 'echo "pids $$ $PPID"; while read line; do echo "got:$line"; done; exit 6'"""
 
 
@@ -46,3 +56,13 @@ def test_ctrl_z_stops_the_job_and_fg_continues_it(shell: Terminal, host: str) ->
     shell.expect(r"\$ ")
     shell.keys("echo status $?\n")
     shell.expect(r"^status 6")
+
+
+def test_ctrl_c_reaches_what_a_thread_runs(shell: Terminal) -> None:
+    shell.keys(f"{THREAD} sh -c 'trap \"exit 3\" INT; echo ready $((40+2)); while :; do read line; done'\n")
+    shell.expect("^ready 42")
+    shell.keys(CTRL_C)
+    shell.expect("interrupted")
+    shell.expect(r"\$ ")
+    shell.keys("echo status $?\n")
+    shell.expect("^status 3")

@@ -8,15 +8,20 @@ An append-only file of JSON lines, NAME.ledger in the state directory:
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fcntl
 import json
 import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sexton.spawn import _processes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +92,11 @@ class Ledger:
     def append(self, **line: Any) -> None:
         """Write a line; it is on the disk when this returns. Raises OSError, and has written nothing then."""
         data = json.dumps(line | {"time": time.time()}).encode() + b"\n"
-        fd = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fd = _open(self.path)
         try:
+            size = os.fstat(fd).st_size
+            if size and os.pread(fd, 1, size - 1) != b"\n":
+                data = b"\n" + data  # a crash cut the last line off: this is not the rest of it
             written = os.write(fd, data)
             if written < len(data):
                 os.ftruncate(fd, os.fstat(fd).st_size - written)
@@ -97,6 +105,22 @@ class Ledger:
         finally:
             os.close(fd)
         self._take(line)
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """For who reads a ledger and announces itself by what it says: one at a time. Raises OSError."""
+    fd = _open(path)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+        fcntl.flock(fd, fcntl.LOCK_UN)  # of all who have it: another thread may have forked meanwhile
+    finally:
+        os.close(fd)
+
+
+def _open(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
 def boot() -> str:

@@ -8,8 +8,9 @@ import select
 import signal
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Unpack
+from weakref import WeakValueDictionary
 
-from sexton.errors import GuardError, LeftoversError, UsageError
+from sexton.errors import GuardError, LeftoversError, NotOwner, UsageError
 from sexton.spawn import _ledger, _processes, _rescue, _start
 from sexton.spawn._tree import Tree
 
@@ -33,14 +34,18 @@ class Swept:
 class Owner:
     """Owns trees under a name, so that a later process of that name knows what an earlier one left.
 
+    Of a name there is one owner at a time. While its process is alive another process that wants to be it gets a
+    UsageError, a forked child too; and so does the same process while it has a tree under the name. But a new owner
+    with the policy "reincarnation" takes over from one that is alive.
+
         owner = sexton.Owner("builds", policy="termination")
         with owner.tree(["make"]) as tree: ...
 
     policy    "termination"    every start is written down first; a new owner ends what is listed and still there.
-                               Two that live at once are an error.
               "expiration"     every tree has a lease that must be renewed (tree.renew), and a hard maximum; it goes on
                                after its owner's death until one of them is over.
-              "reincarnation"  a new owner of the name announces a new epoch; whatever carries an older one is ended.
+              "reincarnation"  a new owner of the name announces a new epoch; whatever carries an older one is ended,
+                               also of an owner that is alive, which then can start no more.
               "gentle"         a tree goes on for its lease after its owner's death; a new owner adopts it (`adopted`)
                                if its guard still listens, and ends it otherwise.
     lease     seconds; expiration and gentle need one
@@ -76,19 +81,24 @@ class Owner:
         self.adopted: list[Tree] = []
         directory = _ledger.state_directory() if state is None else state
         self._sockets = directory
-        self._ledger = _ledger.Ledger.read(directory / f"{name}.ledger")
-        if self._ledger.owner_lives and policy == "termination" and self._ledger.owner != _me():
-            raise UsageError(
-                f"the owner {name!r} is alive: process {(self._ledger.owner or (0,))[0]}; use another name"
-            )
-        older = list(self._ledger.open.values())
-        self.epoch = self._ledger.announce(policy)
+        path = directory / f"{name}.ledger"
+        with _ledger.locked(path):
+            self._ledger = _ledger.Ledger.read(path)
+            if policy != "reincarnation":
+                self._refuse_two()
+            older = list(self._ledger.open.values())
+            self.epoch = self._ledger.announce(policy)
         self.swept = tuple(self._settle(entry) for entry in older)
         if policy == "reincarnation":
             self._end_older_epochs()
 
     def tree(self, args: _start.Command, **settings: Unpack[_start.TreeSettings]) -> Tree:
-        """Start a tree as sexton.Tree does, under the policy; it is in the ledger before it is started."""
+        """Start a tree as sexton.Tree does, under the policy; it is in the ledger before it is started.
+
+        Raises NotOwner in a forked child and where a newer owner has taken over, and what Tree raises.
+        """
+        self._refuse_late()
+        args = _start.settled(args)
         mark = _start.new_mark()
         keywords: dict[str, Any] = dict(settings)
         keywords["env"] = {
@@ -103,10 +113,36 @@ class Owner:
         command = [os.fsdecode(word) for word in ([args] if isinstance(args, str | bytes | os.PathLike) else args)]
         self._ledger.append(event="start", epoch=self.epoch, tree=mark, command=command, listen=listen)
         try:
-            return _Owned(args, mark=mark, listen=listen, **keywords).noted(self._ledger)
+            tree = _Owned(args, mark=mark, listen=listen, **keywords).noted(self._ledger)
         except BaseException:
             self._ledger.append(event="end", tree=mark)
             raise
+        try:
+            self._refuse_late()  # who takes over from now on finds it
+        except NotOwner:
+            tree.kill()
+            raise
+        return tree
+
+    def _refuse_two(self) -> None:
+        pid = (self._ledger.owner or (0,))[0]
+        if self._ledger.owner != _me():
+            if self._ledger.owner_lives:
+                raise UsageError(f"the owner {self.name!r} is alive: process {pid}; use another name")
+            return
+        for mark in self._ledger.open:
+            if (tree := _here.get(mark)) and tree.goes_on:
+                raise UsageError(
+                    f"this process, {pid}, is the owner {self.name!r} already, of {tree.args!r}; use another name"
+                )
+
+    def _refuse_late(self) -> None:
+        if self._ledger.owner != _me():
+            raise NotOwner(
+                f"the owner {self.name!r} is the process that forked this one; make one of another name here"
+            )
+        if self.policy == "reincarnation" and (epoch := _ledger.Ledger.read(self._ledger.path).epoch) != self.epoch:
+            raise NotOwner(f"the owner {self.name!r} of epoch {epoch} has taken over from this one, of {self.epoch}")
 
     def _mark(self) -> str:
         return f"{self.name}:{self.epoch}"
@@ -143,9 +179,17 @@ class _Owned(Tree):
 
     def noted(self, book: _ledger.Ledger) -> _Owned:
         self._book = book
+        _here[self.mark] = self
         if self.over:  # a short one may have ended with its start
             self._note_end()
         return self
+
+    @property
+    def goes_on(self) -> bool:
+        """It has not ended, nor was it given up, nor is it that of the process that forked this one."""
+        if not self._not_ours:
+            self.listen()
+        return not self._not_ours and not self.over
 
     def _take(self, data: bytes) -> None:
         super()._take(data)
@@ -156,6 +200,9 @@ class _Owned(Tree):
         if self._book:
             with contextlib.suppress(OSError):  # a tree that is gone without that line is told to be gone, no worse
                 self._book.append(event="end", tree=self.mark)
+
+
+_here: WeakValueDictionary[str, _Owned] = WeakValueDictionary()  # by their marks: those that this process has at hand
 
 
 def _me() -> tuple[int, int]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 from subprocess import PIPE
 from typing import Any, Unpack
 
@@ -20,7 +19,7 @@ SIGINT_WAIT = 0.25  # seconds that an interrupted command has to end by itself, 
 
 def run(
     args: _start.Command,
-    *,
+    *more: Any,
     input: Any = None,  # noqa: A002 - subprocess' name of it
     capture_output: bool = False,
     timeout: float | None = None,
@@ -33,12 +32,15 @@ def run(
     within timeout + grace, whatever grandchildren hold the pipes; TimeoutExpired has the output so far and who held
     them.
 
-    Called from the main thread of a program at a terminal, the command stays in our process group: it has the terminal,
+    In a program that has the foreground of its terminal the command stays in our process group: it has the terminal,
     and Ctrl-C and Ctrl-Z reach both, as with subprocess.
+
+    `more`: what stands after the command without a name, in the order of subprocess.Popen.
 
     Raises TimeoutExpired, CalledProcessError (check=True), OSError where the command cannot be executed, LeftoversError
     (also in place of TimeoutExpired, which is its cause then) where something outlives SIGKILL, and what Tree does.
     """
+    settings = _start.by_name(more, settings)
     if input is not None:
         if settings.get("stdin") is not None:
             raise ValueError("stdin and input arguments may not both be used.")
@@ -70,8 +72,8 @@ def run(
 
 def _begin(args: _start.Command, settings: _start.Settings) -> tuple[Tree, bool]:
     """The tree, started; and whether its command was given the terminal."""
-    in_group = "process_group" in settings or "start_new_session" in settings
-    terminal = not in_group and at_terminal()
+    placed = settings.get("process_group") is not None or settings.get("start_new_session")
+    terminal = not placed and at_terminal()
     if terminal:
         settings["process_group"] = -1
         settings["same_group"] = True
@@ -81,9 +83,7 @@ def _begin(args: _start.Command, settings: _start.Settings) -> tuple[Tree, bool]
 
 
 def at_terminal() -> bool:
-    """Whether this is the main thread of a program whose process group has the foreground of its terminal."""
-    if threading.current_thread() is not threading.main_thread():
-        return False
+    """Whether our process group has the foreground of its terminal."""
     try:
         fd = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY)
     except OSError:
@@ -125,25 +125,28 @@ def _interrupted(tree: Tree, *, told: bool) -> None:
 
 def check_call(
     args: _start.Command,
-    *,
+    *more: Any,
     timeout: float | None = None,
     **settings: Unpack[_start.Settings],
 ) -> int:
-    """Run a command, and raise CalledProcessError if its exit code is not 0; gives 0."""
-    return run(args, timeout=timeout, check=True, **settings).returncode
+    """Run a command, and raise CalledProcessError if its exit code is not 0; gives 0. Parameters as for run()."""
+    return run(args, *more, timeout=timeout, check=True, **settings).returncode
 
 
 def check_output(
     args: _start.Command,
-    *,
+    *more: Any,
     timeout: float | None = None,
     **settings: Any,
 ) -> Any:
-    """Run a command and give its stdout; raise CalledProcessError if its exit code is not 0. `input` as for run()."""
+    """Run a command and give its stdout; raise CalledProcessError if its exit code is not 0.
+
+    Parameters as for run().
+    """
     for name in ("stdout", "check"):
         if name in settings:
             raise ValueError(f"{name} argument not allowed, it will be overridden.")
     if "input" in settings and settings["input"] is None:
         text = any(settings.get(name) for name in ("universal_newlines", "text", "encoding", "errors"))
         settings["input"] = "" if text else b""
-    return run(args, stdout=PIPE, timeout=timeout, check=True, **settings).stdout
+    return run(args, *more, stdout=PIPE, timeout=timeout, check=True, **settings).stdout

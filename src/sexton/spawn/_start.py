@@ -8,12 +8,13 @@ import errno
 import functools
 import math
 import os
+import pwd
 import resource
 import subprocess
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import IO, TYPE_CHECKING, Any, Literal, TypedDict
+from typing import IO, TYPE_CHECKING, Any, Literal, TypedDict, cast
 
 from sexton import _binary
 from sexton.errors import ContainmentError, GuardError, UsageError
@@ -116,7 +117,11 @@ def seconds(name: str, value: float) -> str:
 
 
 class Settings(TypedDict, total=False):
-    """Every keyword of run(). The first part is that of subprocess.Popen, the second that of Options."""
+    """Every keyword of run(). The first part is that of subprocess.Popen, the last that of Options.
+
+    login   run the command as "USER" or "USER:GROUP", with HOME and the groups of that user; `user`, `group` and
+            extra_groups change as much as with subprocess
+    """
 
     bufsize: int
     executable: Word | None
@@ -129,6 +134,8 @@ class Settings(TypedDict, total=False):
     cwd: Word | None
     env: Mapping[str, str] | Mapping[bytes, bytes] | None
     universal_newlines: bool | None
+    startupinfo: None
+    creationflags: int
     restore_signals: bool
     start_new_session: bool
     pass_fds: Collection[int]
@@ -141,7 +148,9 @@ class Settings(TypedDict, total=False):
     umask: int
     pipesize: int
     process_group: int | None
+
     same_group: bool
+    login: str | None
 
     stop_signal: int | str
     grace: float
@@ -160,15 +169,40 @@ class TreeSettings(Settings, total=False):
     timeout: float | None
 
 
+POSITIONAL = tuple(
+    "bufsize executable stdin stdout stderr preexec_fn close_fds shell cwd env universal_newlines startupinfo "
+    "creationflags restore_signals start_new_session pass_fds".split()
+)
+
+
+def by_name(positional: tuple[Any, ...], settings: Settings) -> Settings:
+    """The keywords, with what was given in the places that subprocess.Popen has after `args`. Raises TypeError."""
+    if len(positional) > len(POSITIONAL):
+        raise TypeError(f"expected at most {len(POSITIONAL)} arguments by place after the command: {len(positional)}")
+    named = dict(zip(POSITIONAL, positional, strict=False))
+    for name in named.keys() & settings.keys():
+        raise TypeError(f"got multiple values for argument {name!r}")
+    return cast("Settings", named | settings)
+
+
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A guard that was started, or found (popen None); whether its command was, it will say."""
+    """A guard that was started, or found (popen None); whether its command was, it will say.
+
+    program   what an OSError names where the command cannot be executed, as subprocess has it
+    """
 
     popen: subprocess.Popen[Any] | None
     guard: int
     end: socket.socket
     mark: str
     contain: Contain
+    program: Word = ""
+
+
+def settled(args: Command | Iterable[Word]) -> Command:
+    """The same; as a list, if one could go through it but once."""
+    return args if isinstance(args, str | bytes | os.PathLike | Sequence) else list(args)
 
 
 def argv(args: Command, *, shell: bool, executable: Word | None) -> list[str | bytes]:
@@ -196,8 +230,15 @@ def split(settings: Settings | TreeSettings) -> tuple[Options, dict[str, Any]]:
     theirs: dict[str, Any] = {}
     for key, value in settings.items():
         (ours if key in _OURS else theirs)[key] = value
-    if theirs.get("process_group") is None and not theirs.get("start_new_session"):
-        theirs["process_group"] = 0  # out of our group it has not the terminal's foreground, and gives nobody's away
+    if (group := theirs.get("process_group")) is not None:
+        if group > 0:
+            theirs["same_group"] = True  # it is the command that is to be in that group, and the guard brings it there
+    elif not theirs.get("start_new_session"):
+        # Out of our group it has not the terminal's foreground, and gives nobody's away.
+        if (preexec_fn := theirs.get("preexec_fn")) is not None:
+            theirs["preexec_fn"] = functools.partial(_then_own_group, preexec_fn)
+        else:
+            theirs["process_group"] = 0
     return Options(**ours), theirs
 
 
@@ -228,6 +269,7 @@ def start(
             warnings.warn("pass_fds overriding close_fds.", RuntimeWarning, stacklevel=4)
         else:
             pass_fds = inheritable()
+    program = _program(more, args)
     line = options.words(contain) + _words_of(more, args)
     if late:
         line.insert(0, "--late")
@@ -241,26 +283,52 @@ def start(
         child = subprocess.Popen(
             [*_processes.guard_words(mark), *owner, *line], pass_fds=(theirs.fileno(), *pass_fds), **more
         )
-    except BaseException:
+    except BaseException as error:
         _ends.close(ours)
+        if isinstance(error, OSError) and error.errno == errno.E2BIG:
+            error.filename = program  # what is too long is the command's
         raise
     finally:
         _ends.close(theirs)
-    return Started(child, child.pid, ours, mark, contain)
+    return Started(child, child.pid, ours, mark, contain, program)
+
+
+def _program(popen: dict[str, Any], args: Command) -> Word:
+    """The file that is asked for, as it was named."""
+    if popen.get("executable") is not None:
+        return cast("Word", popen["executable"])
+    if popen.get("shell"):
+        return "/bin/sh"
+    return args if isinstance(args, str | bytes | os.PathLike) else next(iter(args), "")
 
 
 def _words_of(popen: dict[str, Any], args: Command) -> list[str | bytes]:
     """What the guard is to do in subprocess' place, and the command; those keywords are taken out of `popen`."""
     shell, executable = bool(popen.pop("shell", False)), popen.pop("executable", None)
     line: list[str | bytes] = []
-    if (user := popen.pop("user", None)) is not None:
-        group = popen.pop("group", None)
-        line += ["--user", str(user) if group is None else f"{user}:{group}"]
+    user, login = popen.pop("user", None), popen.pop("login", None)
+    if login is not None:
+        if any(each is not None for each in (user, popen.get("group"), popen.get("extra_groups"))):
+            raise UsageError("login may not be given together with user, group or extra_groups")
+        line += ["--user", login]
+    elif user is not None:
+        line += ["--user", f"+{_uid(user)}"]  # the guard stays who it is, and may signal everybody
     if popen.pop("same_group", False):
         line.append("--same-group")
     if executable is not None and not shell:
         line += ["--exec", os.fsdecode(executable)]
     return [*line, "--", *argv(args, shell=shell, executable=executable)]
+
+
+def _uid(user: str | int) -> int:
+    """As subprocess finds it. Raises KeyError, TypeError, ValueError."""
+    if isinstance(user, str):
+        return pwd.getpwnam(user).pw_uid
+    if not isinstance(user, int):
+        raise TypeError(f"User must be a string or an integer, not {type(user)}")
+    if user < 0:
+        raise ValueError(f"User ID cannot be negative, got {user}")
+    return user
 
 
 def new_mark() -> str:
@@ -314,16 +382,21 @@ def _limit(limits: list[tuple[int, tuple[int, int]]], then: Callable[[], Any] | 
         then()
 
 
+def _then_own_group(preexec_fn: Callable[[], Any]) -> None:
+    preexec_fn()
+    if os.getpgrp() != os.getpid():  # os.setsid has made one, and it would have failed in one of its own
+        os.setpgid(0, 0)
+
+
 class CannotContain(ContainmentError):
     """This rung of the ladder cannot be had."""
 
 
-def failure(args: Command, contain: Contain, record: Record, status: int) -> Exception:
+def failure(args: Command, program: Word, contain: Contain, record: Record, status: int) -> Exception:
     """Why the command was not started, as an exception; `status`: the guard's own exit status."""
     failed = record.failed
     if failed is not None and failed.step == "exec":
-        name = args if isinstance(args, str | bytes | os.PathLike) else args[0]
-        return OSError(failed.errno, os.strerror(failed.errno), name)
+        return OSError(failed.errno, os.strerror(failed.errno), program)
     text = failed.text if failed else "its message is on its standard error"
     said = f"sexton-init (exit status {status}) did not start {args!r} with contain={contain!r}: {text}"
     if failed is not None and failed.step == "contain":

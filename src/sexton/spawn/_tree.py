@@ -61,6 +61,7 @@ class Tree(Channel):
     def __init__(
         self, args: _start.Command, *, mark: str | None = None, **settings: Unpack[_start.TreeSettings]
     ) -> None:
+        args = _start.settled(args)
         options, popen = _start.split(settings)
         for contain in (rungs := options.rungs()):
             self._begin(args, options, _start.start(args, options, contain, popen, mark=mark))
@@ -86,6 +87,7 @@ class Tree(Channel):
 
         late: it is of no interest what the guard has to say before the end.
         """
+        args = _start.settled(args)
         options, popen = _start.split(settings)
         tree = cls.__new__(cls)
         started = _start.start(args, options, contain or options.contain, popen, mark=mark, late=late)
@@ -107,6 +109,7 @@ class Tree(Channel):
 
     def _begin(self, args: _start.Command, options: _start.Options, started: _start.Started) -> None:
         self.args = args
+        self._program = started.program
         self.contain = started.contain
         self.mark = started.mark
         self._options = options
@@ -156,7 +159,7 @@ class Tree(Channel):
         for pipe in (self.stdin, self.stdout, self.stderr):
             if pipe:
                 pipe.close()
-        raise _start.failure(self.args, self.contain, record, status)
+        raise _start.failure(self.args, self._program, self.contain, record, status)
 
     def _take(self, data: bytes) -> None:
         super()._take(data)

@@ -229,7 +229,6 @@ async def command(words: tuple[str, ...], context: Context, seconds: float) -> N
 
 def _start(words: tuple[str, ...], context: Context, output: int) -> Tree:
     app = context.app
-    user, _, group = (app.user or "").partition(":")
     return Tree.unawaited(
         words,
         {
@@ -238,8 +237,7 @@ def _start(words: tuple[str, ...], context: Context, output: int) -> Tree:
             "stderr": output,
             "cwd": context.cwd,
             "env": dict(context.environment),
-            "user": user or None,
-            "group": group or None,
+            "login": app.user,
             "umask": -1 if app.umask is None else app.umask,
             "process_group": 0,
             "grace": GRACE,

@@ -64,7 +64,7 @@ def plan(instance: Instance) -> Plan:
         "grace": app.stop.grace,
         "rlimits": app.rlimits if house.files is None else {"nofile": house.files, **app.rlimits},
         "umask": -1 if app.umask is None else app.umask,
-        **_user(app),
+        "login": app.user,
     }
     if app.listen:
         passing = sockets.passing(house.sockets, app)
@@ -114,19 +114,13 @@ def _environment(instance: Instance, put: Callable[[str], str]) -> dict[str, str
     return found
 
 
-def _user(app: App) -> dict[str, str | None]:
-    user, _, group = (app.user or "").partition(":")
-    return {"user": user, "group": group or None} if user else {}
-
-
 async def run_beside(instance: Instance, command: tuple[str, ...], seconds: float) -> None:
     """Run a command as the instance's user, with its environment, for so long at most. Raises SextonError, OSError."""
     app = instance.app
     pid = instance.life.pid if instance.life else 0
     settings: Settings = {"grace": 0, "stdin": DEVNULL, "stdout": DEVNULL, "stderr": DEVNULL, "cwd": instance.cwd}
     settings["env"] = {**(instance.environment or os.environ), "MAINPID": str(pid)}
-    if user := _user(app):
-        settings |= {"user": user["user"], "group": user["group"]}
+    settings["login"] = app.user
     put = _putting(instance)
     await aio.run([put(word) for word in command], timeout=seconds, check=True, **settings)
 
