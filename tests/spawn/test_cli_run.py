@@ -47,6 +47,7 @@ def running(troop: Troop, *words: str, options: tuple[str, ...] = ()) -> Iterato
         (["--timeout", "x", "true"], 125),
         (["--grace", "-1", "true"], 125),
         (["--stop-signal", "NOPE", "true"], 125),
+        (["--stop-signal", "99", "true"], 125),
         (["--report-file", "/tmp/x", "true"], 125),
         ([], 125),
         (["/etc/passwd"], 126),

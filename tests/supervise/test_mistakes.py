@@ -136,6 +136,7 @@ CASES = [
     (f"{A}env = ['A=1']", '3: apps.a.env: a list: expected a table, such as { NAME = "value" }'),
     (f"{A}stop.signal = 'TREM'", '3: apps.a.stop.signal: "TREM": expected a signal'),
     (f"{A}stop.signal = 0", "expected a signal"),
+    (f"{A}stop.signal = '99'", '3: apps.a.stop.signal: "99": expected a signal: a name such as "TERM", or 1 to 64'),
     (f"{A}stop.grace = 61", "3: apps.a.stop.grace: 61 s are more than stop_timeout, 60 s"),
     (f"{A}log.keep = -1", "3: apps.a.log.keep: -1: expected"),
     (f"{A}orphans.policy = 'gentel'", "did you mean gentle?"),

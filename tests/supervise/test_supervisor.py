@@ -325,11 +325,12 @@ def test_signals(tmp_path: Path) -> None:
         script = "trap 'echo usr1' USR1; echo up; while :; do sleep 1000 & wait; done"
         async with house(tmp_path, app("web", script)) as it:
             await until_line(it, "web.0", "up")
-            await it.signal(["web.0"], "USR1", "child")
+            done = await it.signal(["web.0"], "SIGUSR1", "child")
+            assert done.message == "web.0: SIGUSR1 was sent to its child"
             await until_line(it, "web.0", "usr1")
             with pytest.raises(UsageError, match="NOPE"):
                 await it.signal(["web.0"], "NOPE", "child")
-            with pytest.raises(UsageError, match="99 is no signal: expected 1 to 64"):
+            with pytest.raises(UsageError, match="'99' is no signal: expected a name as in `kill -l`, or a number"):
                 await it.signal(["web.0"], "99", "child")
             with pytest.raises(UsageError, match="scope"):
                 await it.signal(["web.0"], "USR1", "everybody")

@@ -80,7 +80,7 @@ def _address(value: str) -> str:
 _COMMAND = Command()
 _PORT = Whole(1, 65535)
 _PATH = Text("a path", r"[^\0]+")
-_SIGNAL = Either(Whole(1, 64), Text(check=name_of), expected='a signal: a name such as "TERM", or its number')
+_SIGNAL = Either(Whole(1, 64), Text(check=name_of), expected='a signal: a name such as "TERM", or 1 to 64')
 _TCP = Either(
     _PORT,
     Text(r"unix:[^\0]+", pattern=r"unix:[^\0]+"),
