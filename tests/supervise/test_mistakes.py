@@ -67,6 +67,14 @@ CASES = [
     ("[apps.a]\ncommand = ['a', 1]", "2: apps.a.command: a list: expected a command"),
     ('[apps.a]\ncommand = "a\\u0000b"', "expected a command"),
     ('[apps.a]\ncommand = "a \'b"', "a shell could not split it: no closing quotation"),
+    (
+        "[apps.a]\ncommand = 'cd x && y'",
+        '2: apps.a.command: "cd x && y": cd is for a shell, and none runs it: expected `cwd`',
+    ),
+    ("[apps.a]\ncommand = 'A=1 b'", "A=1 is for a shell, and none runs it: expected `env`, or shell = true (or quotes"),
+    ("[apps.a]\ncommand = 'a :$PORT'", "$PORT is for a shell, and none runs it: expected `${port}`, or shell = true"),
+    (f"[defaults]\nready.exec = 'a | b'\n{A}", '2: defaults.ready.exec: "a | b": | is for a shell, and none runs it'),
+    (f"{A}stop.command = 'a > b'", 'expected ["/bin/sh", "-c", "..."] (or quotes around what is to be a word)'),
     ("[apps.a]\ncommand = ['a']\nshell = true", "2: apps.a.command: a list: expected a string, for shell = true"),
     # values
     (f"{A}shell = 'yes'", '3: apps.a.shell: "yes": expected true or false'),
