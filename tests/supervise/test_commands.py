@@ -66,6 +66,25 @@ def test_status_is_zero_where_all_is_well(served: Serving) -> None:
     assert sexton(served, "status").returncode == 0
 
 
+def test_status_of_some(served: Serving) -> None:
+    for targets, named, code in (
+        (["web"], ["web.0", "web.1"], 1),
+        (["web.0"], ["web.0"], 0),
+        (["web.0", "db"], ["db.0", "web.0"], 0),
+        (["all"], ["db.0", "web.0", "web.1"], 1),
+    ):
+        done = sexton(served, "status", *targets)
+        assert [line.split()[0] for line in done.stdout.splitlines()[2:]] == named
+        assert done.returncode == code
+        found = json.loads(sexton(served, "status", "--json", *targets).stdout)
+        assert [one["name"] for app in found["apps"] for one in app["instances"]] == named
+    assert sexton(served, "status", "db").stdout.startswith("x: 1 app, 1 instance; supervisor ")
+    for target, said in (("wbe", "did you mean web?"), ("web.7", "web has no such instance, but web.0, web.1")):
+        done = sexton(served, "status", target, *["--watch"] * (target == "wbe"))
+        assert (done.returncode, done.stdout) == (2, "")
+        assert said in done.stderr
+
+
 def test_status_as_json(served: Serving) -> None:
     found = json.loads(sexton(served, "status", "--json").stdout)
     assert found["apps"][0]["instances"][0]["state"] == "ready"
