@@ -44,6 +44,7 @@ def running(troop: Troop, *words: str, options: tuple[str, ...] = ()) -> Iterato
         (["sh", "-c", "kill -9 $$"], 137),
         (["--timeout", "0.1", "sleep", "100"], 124),
         (["--timeout", "0.1", "--grace", "0.1", "sh", "-c", "trap '' TERM; sleep 100; sleep 100"], 137),
+        (["--timeout", "100ms", "--grace", "1m30s", "sleep", "100"], 124),
         (["--timeout", "x", "true"], 125),
         (["--grace", "-1", "true"], 125),
         (["--stop-signal", "NOPE", "true"], 125),

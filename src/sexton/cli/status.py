@@ -10,6 +10,7 @@ import click
 
 from sexton.cli._table import Column, Screen, fold, plural, screen, span, table, wide
 from sexton.cli._up import BAD, STYLES, client, file_option, ports_of
+from sexton.cli.events import how
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -142,6 +143,14 @@ def _cells(one: models.Instance, now: float) -> tuple[str, ...]:
 
 def _why(one: models.Instance, now: float) -> str:
     text = one.message
+    end = one.last_exit
+    if end and not end.seconds:  # nobody had asked for it
+        if one.state == "ready" and one.restarts and not text:
+            text = f"restarted: {how(end)}"
+        elif one.state in {"completed", *BAD} and end.left:
+            text += (
+                f"; {plural(end.left, 'process', 'processes')} that it left {'was' if end.left == 1 else 'were'} ended"
+            )
     if one.retry_at is not None:
         text += f"; again in {max(one.retry_at - now, 0):.1f} s" if text else f"again in {one.retry_at - now:.1f} s"
     return "".join(char if char.isprintable() else " " for char in text)
