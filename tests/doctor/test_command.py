@@ -47,6 +47,7 @@ def test_health_and_findings_are_the_exit_code() -> None:
         scene.kill("victim")
         sick = sexton("doctor", "--pid", scene.first)
         assert sick.returncode == 1
+        assert sexton("doctor", scene.first).stdout.splitlines()[0] == sick.stdout.splitlines()[0]
         (culprit,) = scene.named("culprit")
         assert f"{culprit.name} started 1 zombie (victim[" in sick.stdout
         assert f"sexton reap --parent {culprit.pid}" in sick.stdout
@@ -62,6 +63,9 @@ def test_health_and_findings_are_the_exit_code() -> None:
         (("--pid", "999999999"), "no process 999999999"),
         (("--container", "feedbeef"), "no container or pod is called 'feedbeef'"),
         (("--pid", "1", "--all"), "exclude one another"),
+        (("1", "--pid", "1"), "exclude one another"),
+        (("999999999",), "no container or pod is called '999999999'"),
+        (("9999999",), "no process 9999999"),
         (("--pid", "x"), "not a valid integer"),
     ],
 )

@@ -79,6 +79,8 @@ def test_ps_names_zombies_culprits_and_orphans(scene: Scene) -> None:
 def test_ps_filters(scene: Scene) -> None:
     zombies = sexton("ps", "--pid", scene.first, "--zombies").splitlines()[1:-1]
     assert len(zombies) == 5
+    for words in (("-p", scene.first), (scene.first,)):
+        assert sexton("ps", *words, "--zombies").splitlines()[1:-1] == zombies
     (orphan,) = sexton("ps", "--pid", scene.first, "--orphans").splitlines()[1:-1]
     assert orphan.split()[0] == str(scene.named("orphan")[0].pid)
     assert "no container or pod is called 'x'" in sexton("ps", "--container", "x", code=2)

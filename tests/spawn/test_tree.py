@@ -15,6 +15,7 @@ import pytest
 import sexton
 from sexton import events
 from sexton.errors import ContainmentError, SextonError, UsageError
+from sexton.spawn._record import name_of
 from sexton.spawn._start import LADDER
 from tests.spawn.troop import Troop
 from tests.support.lines import DEADLINE
@@ -237,12 +238,45 @@ def test_limits() -> None:
     assert sexton.run(words, rlimits=limits, capture_output=True).stdout == b"256\n512\n0\n"
 
 
+@pytest.mark.parametrize(
+    ("said", "name"),
+    [
+        (15, "TERM"), ("15", "TERM"), ("SIGTERM", "TERM"), ("term", "TERM"), ("CLD", "CHLD"), ("POLL", "IO"),
+        ("RTMIN", "RTMIN"), ("SIGRTMIN+3", "RTMIN+3"), ("RTMAX-1", "RTMIN+29"), ("RTMAX", "RTMIN+30"), (64, "RTMIN+30"),
+        (33, "33"),
+    ],
+)  # fmt: skip
+def test_a_signal_has_one_name(said: int | str, name: str) -> None:
+    assert name_of(said) == name
+
+
+@pytest.mark.parametrize(("said", "number"), [("15", 15), ("usr1", 10), ("SIGRTMIN", 34), ("RTMAX-1", 63), (33, 33)])
+def test_the_guard_knows_it_by_that_name(said: int | str, number: int) -> None:
+    with sexton.Tree(["sleep", "1000"], stop_signal=said) as tree:
+        tree.stop(30)
+        assert tree.returncode == -number
+    with sexton.Tree(["sleep", "1000"]) as tree:
+        tree.send_signal(said)
+        assert tree.wait() == -number
+
+
+@pytest.mark.parametrize("said", ["", "0", "65", "99", "-1", "+1", "1.5", "NOPE", "SIG15", "TERM+1", "RTMIN-1",
+                                  "RTMIN+31", "RTMAX-31", "RTMAX+1", "_SETMASK", "\u0663", 0, -1, 65])  # fmt: skip
+def test_no_signal(said: int | str) -> None:
+    with pytest.raises(UsageError, match="is no signal: expected a name as in `kill -l`, or a number from 1 to 64"):
+        sexton.Tree(["true"], stop_signal=said)
+    with sexton.Tree(["sleep", "1000"]) as tree, pytest.raises(ValueError, match="is no signal"):
+        tree.send_signal(said)
+
+
 def test_bad_settings_are_named() -> None:
     for settings, name in (
         ({"contain": "jail"}, "contain"),
         ({"contain": "subreaper", "require": "cgroup"}, "require"),
         ({"grace": -1}, "grace"),
         ({"stop_signal": "NOPE"}, "NOPE"),
+        ({"stop_signal": "99"}, "stop_signal: '99' is no signal: expected a name as in `kill -l`, or a number from 1"),
+        ({"stop_signal": 99}, "stop_signal: 99 is no signal"),
     ):
         wrong: Any = settings
         with pytest.raises(UsageError, match=name):

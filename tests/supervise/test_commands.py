@@ -61,9 +61,54 @@ def test_the_reasons_in_status_are_folded(tmp_path: Path) -> None:
     assert [line[at:] for line in wide[2:]] == [why] * 3
 
 
+ENDED = models.Exit(time=0, code=3)
+LEFT = models.Exit(time=0, code=3, why="exit", left=2)
+ASKED = models.Exit(time=0, code=3, why="exit", left=2, seconds=0.1)
+
+
+@pytest.mark.parametrize(
+    ("state", "end", "message", "why"),
+    [
+        ("ready", ENDED, "", "restarted: ended with exit code 3"),
+        ("ready", LEFT, "", "restarted: ended with exit code 3, 2 of its processes were left"),
+        ("ready", ENDED, "what it says itself", "what it says itself"),
+        ("ready", ASKED, "", ""),
+        ("completed", LEFT, "ended", "ended; 2 processes that it left were ended"),
+        ("fatal", msgspec.structs.replace(LEFT, left=1), "ended", "ended; 1 process that it left was ended"),
+        ("stopped", ASKED, "", ""),
+    ],
+)
+def test_why_it_is_as_it_is(tmp_path: Path, state: models.State, end: models.Exit, message: str, why: str) -> None:
+    with serving(tmp_path / "api.sock") as served:
+        found = served.fake.status()
+    app = found.apps[0]
+    one = msgspec.structs.replace(app.instances[0], state=state, restarts=1, last_exit=end, message=message)
+    found = msgspec.structs.replace(found, apps=(msgspec.structs.replace(app, instances=(one,)),))
+    assert list(lines(found, Screen(0, color=False), found.since))[2].partition("http=40000")[2].strip() == why
+
+
 def test_status_is_zero_where_all_is_well(served: Serving) -> None:
     served.fake.states["web.1"] = "stopped"
     assert sexton(served, "status").returncode == 0
+
+
+def test_status_of_some(served: Serving) -> None:
+    for targets, named, code in (
+        (["web"], ["web.0", "web.1"], 1),
+        (["web.0"], ["web.0"], 0),
+        (["web.0", "db"], ["db.0", "web.0"], 0),
+        (["all"], ["db.0", "web.0", "web.1"], 1),
+    ):
+        done = sexton(served, "status", *targets)
+        assert [line.split()[0] for line in done.stdout.splitlines()[2:]] == named
+        assert done.returncode == code
+        found = json.loads(sexton(served, "status", "--json", *targets).stdout)
+        assert [one["name"] for app in found["apps"] for one in app["instances"]] == named
+    assert sexton(served, "status", "db").stdout.startswith("x: 1 app, 1 instance; supervisor ")
+    for target, said in (("wbe", "did you mean web?"), ("web.7", "web has no such instance, but web.0, web.1")):
+        done = sexton(served, "status", target, *["--watch"] * (target == "wbe"))
+        assert (done.returncode, done.stdout) == (2, "")
+        assert said in done.stderr
 
 
 def test_status_as_json(served: Serving) -> None:

@@ -304,7 +304,7 @@ services:
     assert web.after == {"cache": "ready", "one": "completed"}
     assert (x.after, y.after) == ({}, {"x": "started"})
     assert (web.restart.policy, web.restart.limit, one.restart.policy) == ("on-failure", 4, "on-failure")
-    assert (web.stop.signal, web.stop.grace, web.stop.scope) == ("SIGQUIT", 75, "child")
+    assert (web.stop.signal, web.stop.grace, web.stop.scope) == ("QUIT", 75, "child")
     assert (web.user, web.limits.memory, web.limits.processes) == ("1000:1000", 512 << 20, 50)
     assert web.rlimits == {"nofile": 1024, "core": -1}
     assert web.ports == {}, "the port is the cache's"

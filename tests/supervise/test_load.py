@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
+import shlex
 from pathlib import Path
 
 import pytest
 
 from sexton.errors import UsageError
+from sexton.supervise import shell
 from sexton.supervise.config import App, Config, Limits, Log, Orphans, Probe, Restart, Stop
+from sexton.supervise.importers import procfile
 from sexton.supervise.load import load
 from sexton.supervise.where import default_path
 
@@ -123,7 +128,7 @@ def test_everything(tmp_path: Path) -> None:
         live=Probe(exec=("check", "--port", "${port.admin}"), interval=90, failures=2, delay=1.5),
         restart=Restart(policy="always", backoff=0.25, factor=3, maximum=3600, jitter=0, stable=5, limit=None),
         on_fatal="exit",
-        stop=Stop(signal="SIGINT", grace=20, scope="tree", command=("drain", "--now")),
+        stop=Stop(signal="INT", grace=20, scope="tree", command=("drain", "--now")),
         orphans=Orphans(policy="expiration", lease=86400, maximum=172800),
         limits=Limits(memory=512_000_000, processes=64),
         log=Log(format="json", directory=str(tmp_path / "log"), max_size=3 << 19, keep=2),
@@ -140,8 +145,43 @@ def test_what_is_not_said_is_the_structs_default(tmp_path: Path) -> None:
 
 
 def test_a_command_is_split_as_a_shell_would_and_run_by_none(tmp_path: Path) -> None:
-    found = read(tmp_path, """[apps.a]\ncommand = 'a "b c" d\\ e | $HOME *'\n""")
-    assert found.apps["a"].command == ("a", "b c", "d e", "|", "$HOME", "*")
+    found = read(tmp_path, """[apps.a]\ncommand = 'a "b c" d\\ e "|" *'\n""")
+    assert found.apps["a"].command == ("a", "b c", "d e", "|", "*")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "nginx -g 'daemon off;'", 'nginx -g "daemon off;"', "nginx -g daemon\\ off\\;",
+        "sh -c 'cd x && exec y >z 2>&1 $HOME `id`'", 'sh -c "exec y | z $PORT $(id)"',
+        "curl http://h/?a=1&b=2;c", "a --match x|y -k 'a or b' *.py ~ [x] {a,b} # !", "a --set b=c -D=e",
+        "env A=1 b", "a $$HOME $lower $1 ${port}", "psql -c VACUUM;", "a->b a=>b", "find . -exec rm {} \\;",
+        "./cd x", "a cd exec",
+    ],
+)  # fmt: skip
+def test_what_may_be_meant_for_the_program_itself(command: str, tmp_path: Path) -> None:
+    found = read(tmp_path, f"""[apps.a]\nports.http = 1\ncommand = {json.dumps(command)}\n""")
+    assert found.apps["a"].command == tuple(shlex.split(command))
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        ("cd x && npm start", "cd"), ("npm i&&npm start", "&&"), ("a || b", "||"), ("a | b", "|"), ("a |& b", "|&"),
+        ("a ; b", ";"), ("a; b", ";"), ("while true; do a; done", ";"), ("a &", "&"),
+        ("a >f", ">"), ("a > f", ">"), ("a 2>&1", "2>&1"), ("a >>f", ">>"), ("a <f", "<"), ("a <<<b", "<<<"),
+        ("a &>f", "&>"),
+        ("a $(id)", "$("), ("a -p=`id`", "`"), ("a :$PORT", "$PORT"), ("a $HOME/b", "$HOME"),
+        ("A=1 b", "A=1"), ("A='b c' d", "A="), ("exec a", "exec"), ("export A=1", "export"), ("ulimit -n 9", "ulimit"),
+    ],
+)  # fmt: skip
+def test_what_only_a_shell_would_understand(command: str, told: str, tmp_path: Path) -> None:
+    assert shell.meant_for(command) == told
+    with pytest.raises(
+        UsageError, match=f"{re.escape(told)} is for a shell, and none runs it: expected .*shell = true"
+    ):
+        read(tmp_path, f"""[apps.a]\ncommand = {json.dumps(command)}\n""")
+    assert procfile.needs_shell(command)
 
 
 def test_a_shell_where_one_is_asked_for(tmp_path: Path) -> None:

@@ -405,6 +405,30 @@ def test_tail_after_another_supervisor_is_from_the_files(tmp_path: Path, form: A
     run(scenario())
 
 
+def test_after_another_supervisor_each_instance_has_its_share(tmp_path: Path) -> None:
+    names = ["api.0", "db.0", NAME]
+
+    async def scenario() -> None:
+        async with captured(tmp_path) as capture:
+            await write(capture, "seq 1 50", name="api.0")
+            await write(capture, "seq 101 102", name="db.0")
+            await write(capture, "seq 201 250")
+        async with captured(tmp_path) as capture:
+
+            def tail(count: int) -> list[int]:
+                return [int(line.text) for line in capture.tail(names, count)]
+
+            assert tail(10) == [*range(47, 51), 101, 102, *range(247, 251)]
+            assert tail(3) == [50, 102, 250]
+            assert tail(1000) == [*range(1, 51), 101, 102, *range(201, 251)]
+            assert tail(0) == []
+            await write(capture, "seq 301 304", name="api.0")
+            assert tail(10) == [49, 50, 101, 102, 249, 250, 301, 302, 303, 304]
+            assert tail(3) == [302, 303, 304]
+
+    run(scenario())
+
+
 def test_another_log_takes_effect_at_the_next_start(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with captured(tmp_path) as capture:

@@ -67,6 +67,14 @@ CASES = [
     ("[apps.a]\ncommand = ['a', 1]", "2: apps.a.command: a list: expected a command"),
     ('[apps.a]\ncommand = "a\\u0000b"', "expected a command"),
     ('[apps.a]\ncommand = "a \'b"', "a shell could not split it: no closing quotation"),
+    (
+        "[apps.a]\ncommand = 'cd x && y'",
+        '2: apps.a.command: "cd x && y": cd is for a shell, and none runs it: expected `cwd`',
+    ),
+    ("[apps.a]\ncommand = 'A=1 b'", "A=1 is for a shell, and none runs it: expected `env`, or shell = true (or quotes"),
+    ("[apps.a]\ncommand = 'a :$PORT'", "$PORT is for a shell, and none runs it: expected `${port}`, or shell = true"),
+    (f"[defaults]\nready.exec = 'a | b'\n{A}", '2: defaults.ready.exec: "a | b": | is for a shell, and none runs it'),
+    (f"{A}stop.command = 'a > b'", 'expected ["/bin/sh", "-c", "..."] (or quotes around what is to be a word)'),
     ("[apps.a]\ncommand = ['a']\nshell = true", "2: apps.a.command: a list: expected a string, for shell = true"),
     # values
     (f"{A}shell = 'yes'", '3: apps.a.shell: "yes": expected true or false'),
@@ -136,6 +144,7 @@ CASES = [
     (f"{A}env = ['A=1']", '3: apps.a.env: a list: expected a table, such as { NAME = "value" }'),
     (f"{A}stop.signal = 'TREM'", '3: apps.a.stop.signal: "TREM": expected a signal'),
     (f"{A}stop.signal = 0", "expected a signal"),
+    (f"{A}stop.signal = '99'", '3: apps.a.stop.signal: "99": expected a signal: a name such as "TERM", or 1 to 64'),
     (f"{A}stop.grace = 61", "3: apps.a.stop.grace: 61 s are more than stop_timeout, 60 s"),
     (f"{A}log.keep = -1", "3: apps.a.log.keep: -1: expected"),
     (f"{A}orphans.policy = 'gentel'", "did you mean gentle?"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -87,6 +88,8 @@ def test_too_many_failures_are_fatal_and_can_end_the_supervisor(tmp_path: Path) 
             asyncio.get_running_loop().create_task(it.begin())
             assert await it.wait() == 7
             assert states(it) == {"web.0": "fatal", "db.0": "stopped"}
+            why = r"ended with exit code 7; given up after 3 restarts in \d+\.\d s \(restart\.limit\)"
+            assert re.fullmatch(why, it.instances["web.0"].message)
             assert len([each for each in it.events.since(0) if each.kind == "exit" and each.app == "web"]) == 4
 
     run(scenario())
@@ -110,6 +113,24 @@ def test_a_command_that_cannot_be_executed_is_fatal_in_the_end_and_says_why(tmp_
         async with house(tmp_path, missing) as it:
             one = await until_state(it, "web.0", "fatal")
             assert "No such file" in one.message
+            assert "; given up after 1 restart in " in one.message
+            assert one.message.endswith(" (restart.limit); `sexton start web.0` tries again")
+
+    run(scenario())
+
+
+def test_a_directory_that_is_not_there_is_named_by_its_key(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        missing = app("web", SLEEP, cwd=str(tmp_path / "missing"), restart=Restart(limit=0))
+        async with house(tmp_path, missing) as it:
+            one = await until_state(it, "web.0", "fatal")
+            assert one.message == (
+                f"apps.web.cwd: {tmp_path}/missing: no such file or directory: expected a directory to run it in"
+                "; not restarted (restart.limit = 0); `sexton start web.0` tries again"
+            )
+            (tmp_path / "missing").mkdir()
+            await it.start(["web.0"])
+            await until_state(it, "web.0", "ready")
 
     run(scenario())
 
@@ -325,11 +346,12 @@ def test_signals(tmp_path: Path) -> None:
         script = "trap 'echo usr1' USR1; echo up; while :; do sleep 1000 & wait; done"
         async with house(tmp_path, app("web", script)) as it:
             await until_line(it, "web.0", "up")
-            await it.signal(["web.0"], "USR1", "child")
+            done = await it.signal(["web.0"], "SIGUSR1", "child")
+            assert done.message == "web.0: SIGUSR1 was sent to its child"
             await until_line(it, "web.0", "usr1")
             with pytest.raises(UsageError, match="NOPE"):
                 await it.signal(["web.0"], "NOPE", "child")
-            with pytest.raises(UsageError, match="99 is no signal: expected 1 to 64"):
+            with pytest.raises(UsageError, match="'99' is no signal: expected a name as in `kill -l`, or a number"):
                 await it.signal(["web.0"], "99", "child")
             with pytest.raises(UsageError, match="scope"):
                 await it.signal(["web.0"], "USR1", "everybody")

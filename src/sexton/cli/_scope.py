@@ -6,13 +6,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sexton import proc
 from sexton.errors import CannotLook
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from sexton import proc
     from sexton.cli._names import Name
+
+
+def of(at: proc.Snapshot, said: str, known: Mapping[int, proc.Container] | None = None) -> frozenset[int]:
+    """The processes that are meant by a word, PID or CONTAINER; `known`: the containers, where they were looked at."""
+    if said.isdecimal() and (len(said) < 8 or int(said) in at):
+        return of_pid(at, int(said))
+    return of_container(at, proc.containers(at) if known is None else known, said)
 
 
 def of_pid(at: proc.Snapshot, pid: int) -> frozenset[int]:

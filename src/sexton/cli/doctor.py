@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sexton.cli._report import report, section, summary
-from sexton.cli._scope import of_container, of_pid
+from sexton.cli._scope import of, of_container, of_pid
 from sexton.cli._table import screen
 
 if TYPE_CHECKING:
@@ -31,10 +31,12 @@ _MOMENT = 0.3
 @click.option("--all", "everything", is_flag=True, help="Every process that is seen (the default).")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, as sexton-doctor(1) describes it.")
 @click.option("--watch", is_flag=True, help="Stay, asleep until a process ends, and tell what changes.")
+@click.argument("target", required=False, metavar="[PID|CONTAINER]")
 @click.pass_context
 def doctor(
     context: click.Context,
     *,
+    target: str | None,
     pid: int | None,
     container: str | None,
     everything: bool,
@@ -43,11 +45,13 @@ def doctor(
 ) -> None:
     """Find zombies and what is about to go wrong; name the culprit, the cause and the cure.
 
+    PID and CONTAINER: as with --pid and --container.
+
     Ends with 0 when all is well, 1 when there is a finding, 2 when it could not look.
     """
-    if (pid is not None) + (container is not None) + everything > 1:
-        raise click.UsageError("--pid, --container and --all exclude one another")
-    choose = _choice(pid, container)
+    if (pid is not None) + (container is not None) + (target is not None) + everything > 1:
+        raise click.UsageError("PID or CONTAINER, --pid, --container and --all exclude one another")
+    choose = _choice(pid, container, target)
     if watch:
         _watch(choose, as_json=as_json)
     evidence, findings = _look(choose)
@@ -58,7 +62,9 @@ def doctor(
     context.exit(1 if findings else 0)
 
 
-def _choice(pid: int | None, container: str | None) -> Choice | None:
+def _choice(pid: int | None, container: str | None, target: str | None) -> Choice | None:
+    if target is not None:
+        return lambda at, known: of(at, target, known)
     if pid is not None:
         return lambda at, _: of_pid(at, pid)
     if container is not None:

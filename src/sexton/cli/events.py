@@ -66,7 +66,7 @@ def how(end: models.Exit) -> str:
     if end.why and end.why != "exit":
         text += f" ({end.why}, {end.seconds:.1f} s)" if end.seconds else f" ({end.why})"
     if end.left:
-        text += f", {end.left} of its processes were left"
+        text += f", {end.left} of its processes {'was' if end.left == 1 else 'were'} left"
     if end.killed:
         text += f", {end.killed} had to be killed"
     return text

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import click
 
 from sexton import proc
-from sexton.cli._scope import of_container, of_pid
+from sexton.cli._scope import of, of_container, of_pid
 from sexton.cli._table import Column, fold, plural, screen, size, span, table
 
 if TYPE_CHECKING:
@@ -169,11 +169,13 @@ def _columns(_ctx: click.Context, _param: click.Parameter, value: str | None) ->
 @click.option(
     "--container", metavar="C", help="Only the processes of container or pod C: its name, or the beginning of its id."
 )
-@click.option("--pid", type=int, metavar="P", help="Only process P and its descendants.")
+@click.option("-p", "--pid", type=int, metavar="P", help="Only process P and its descendants.")
 @click.option("--columns", callback=_columns, metavar="A,B", help=f"What to show of each: {', '.join(CELLS)}.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, as sexton-ps(1) describes it.")
+@click.argument("target", required=False, metavar="[PID|CONTAINER]")
 def ps(
     *,
+    target: str | None,
     zombies: bool,
     orphans: bool,
     container: str | None,
@@ -181,11 +183,16 @@ def ps(
     columns: tuple[str, ...],
     as_json: bool,
 ) -> None:
-    """Show processes, who neglects the dead among them, and how many are in each state."""
+    """Show processes, who neglects the dead among them, and how many are in each state.
+
+    PID and CONTAINER: as with --pid and --container.
+    """
     at = proc.snapshot()
     wanted = frozenset(at.processes) if pid is None else of_pid(at, pid)
     containers = proc.containers(at)
     view = View(at, containers, at.culprits(), _named(at, containers))
+    if target is not None:
+        wanted &= of(at, target, view.containers)
     if container is not None:
         wanted &= of_container(at, view.containers, container)
     shown = [process for process in at if process.pid in wanted]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -125,11 +126,25 @@ class _LikeTimeout(click.Command):
             ctx.exit(FAILED)
 
 
+def _seconds(value: str) -> float:
+    """A number of seconds, or a duration as in sexton.toml."""
+    with contextlib.suppress(ValueError):
+        return float(value)
+    from sexton.supervise.values import Duration, Problems, Wrong
+
+    try:
+        return Duration().read(value, (), Problems("", {}))
+    except Wrong as error:
+        raise click.BadParameter(str(error)) from None
+
+
 @click.command(cls=_LikeTimeout, context_settings={"allow_interspersed_args": False}, options_metavar="[OPTION]...")
-@click.option("--timeout", type=float, metavar="SECONDS", help="Stop the tree after so long; exit 124.")
-@click.option("--grace", type=float, default=5.0, show_default=True, metavar="SECONDS", help="From asking to SIGKILL.")
+@click.option("--timeout", type=_seconds, metavar="SECONDS", help="Stop the tree after so long, 90 or 1m30s; exit 124.")
+@click.option(
+    "--grace", type=_seconds, default=5.0, show_default=True, metavar="SECONDS", help="From asking to SIGKILL."
+)
 @click.option("--stop-signal", default="TERM", show_default=True, metavar="SIG", help="How the tree is asked to end.")
-@click.option("--lease", type=float, metavar="SECONDS", help="Stop it unless SIGUSR1 came in that time.")
+@click.option("--lease", type=_seconds, metavar="SECONDS", help="Stop it unless SIGUSR1 came in that time.")
 @click.option(
     "--stdin-death", is_flag=True, help="When the writer of our input has gone, stop the tree after its grace."
 )

@@ -10,6 +10,7 @@ import click
 
 from sexton.cli._table import Column, Screen, fold, plural, screen, span, table, wide
 from sexton.cli._up import BAD, STYLES, client, file_option, ports_of
+from sexton.cli.events import how
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -35,16 +36,19 @@ COLUMNS = [
 @file_option
 @click.option("--watch", is_flag=True, help="Stay, and show it again whenever it changes.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, as sexton-status(1) describes it.")
-def status(*, file: Path | None, watch: bool, as_json: bool) -> None:
-    """Show every instance and its state.
+@click.argument("targets", nargs=-1, metavar="[APP[.N]]...")
+def status(*, file: Path | None, watch: bool, as_json: bool, targets: tuple[str, ...]) -> None:
+    """Show every instance, or these, and its state.
 
     Ends with 0 if all is well, 1 if an instance has failed or waits for its restart, 3 if no supervisor runs.
     """
     supervisor = client(file)
-    if watch:
-        _watch(supervisor, as_json=as_json)
-        return
     found = supervisor.status()
+    _check(found, targets)
+    if watch:
+        _watch(supervisor, targets, as_json=as_json)
+        return
+    found = _only(found, targets)
     _show(found, screen(), as_json=as_json)
     sys.exit(any(one.state in BAD for app in found.apps for one in app.instances))
 
@@ -59,7 +63,32 @@ def _show(found: models.Status, on: Screen, *, as_json: bool) -> None:
     print(text, flush=True)
 
 
-def _watch(supervisor: Client, *, as_json: bool) -> None:
+def _check(found: models.Status, targets: tuple[str, ...]) -> None:
+    """Raises UsageError for a target that there is not."""
+    from sexton.supervise.targets import unknown
+
+    apps = [app.name for app in found.apps]
+    instances = [one.name for app in found.apps for one in app.instances]
+    for target in targets:
+        if target not in {"all", *apps, *instances}:
+            raise unknown(target, apps, instances)
+
+
+def _only(found: models.Status, targets: tuple[str, ...]) -> models.Status:
+    """Of all apps and instances those that are meant; without targets all."""
+    if not targets or "all" in targets:
+        return found
+    import msgspec
+
+    apps = []
+    for app in found.apps:
+        chosen = tuple(one for one in app.instances if app.name in targets or one.name in targets)
+        if chosen or app.name in targets:
+            apps.append(msgspec.structs.replace(app, instances=chosen))
+    return msgspec.structs.replace(found, apps=tuple(apps))
+
+
+def _watch(supervisor: Client, targets: tuple[str, ...], *, as_json: bool) -> None:
     """Again after each event; one look serves for all the events before it."""
     on = screen()
     looked = 0.0
@@ -67,7 +96,7 @@ def _watch(supervisor: Client, *, as_json: bool) -> None:
         if event.time < looked:
             continue
         looked = time.time()
-        found = supervisor.status()
+        found = _only(supervisor.status(), targets)
         if on.width:
             print("\x1b[H\x1b[2J", end="")
         _show(found, on, as_json=as_json)
@@ -114,6 +143,14 @@ def _cells(one: models.Instance, now: float) -> tuple[str, ...]:
 
 def _why(one: models.Instance, now: float) -> str:
     text = one.message
+    end = one.last_exit
+    if end and not end.seconds:  # nobody had asked for it
+        if one.state == "ready" and one.restarts and not text:
+            text = f"restarted: {how(end)}"
+        elif one.state in {"completed", *BAD} and end.left:
+            text += (
+                f"; {plural(end.left, 'process', 'processes')} that it left {'was' if end.left == 1 else 'were'} ended"
+            )
     if one.retry_at is not None:
         text += f"; again in {max(one.retry_at - now, 0):.1f} s" if text else f"again in {one.retry_at - now:.1f} s"
     return "".join(char if char.isprintable() else " " for char in text)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sexton import proc
-from sexton.cli._scope import of_container, of_pid
+from sexton.cli._scope import of
 from sexton.cli._table import cut, fold, plural, screen
 from sexton.cli.ps import blind
 
@@ -64,10 +64,7 @@ def _summary(family: Sequence[tuple[proc.Process, int]], depth: int) -> str:
 def _roots(at: proc.Snapshot, root: str | None) -> list[proc.Process]:
     if root is None:
         return [process for process in at.children(0) if not process.kernel]
-    if root.isdecimal() and (len(root) < 8 or int(root) in at):
-        of_pid(at, int(root))
-        return [at.processes[int(root)]]
-    inside = of_container(at, proc.containers(at), root)
+    inside = of(at, root)
     return [at.processes[pid] for pid in sorted(inside) if at.processes[pid].ppid not in inside]
 
 

@@ -6,6 +6,7 @@ Both the blocking Tree and the asynchronous one feed it.
 from __future__ import annotations
 
 import contextlib
+import re
 import signal
 from collections import deque
 from typing import cast
@@ -13,6 +14,7 @@ from typing import cast
 from sexton import events
 from sexton.spawn._receipt import Entry, Receipt
 
+_RTMIN, _RTMAX = 34, 64  # whatever a C library keeps for itself
 KEEP = 10_000
 """So many events and buried processes are remembered: a tree may live for years."""
 
@@ -163,19 +165,26 @@ def _code(line: events.Line) -> int | None:
 
 
 def number(name: str) -> int:
-    """The number of a signal, from a guard's name of it: "TERM", "RTMIN+3", "64"."""
-    if name.isdecimal():
-        return int(name)
-    base, _, more = name.partition("+")
-    return int(getattr(signal, f"SIG{base}", 0)) + int(more or 0)
+    """The number of a signal as the guard reads it: "TERM", "SIGTERM", "RTMIN+3", "RTMAX-1", "64"; 0: it is none."""
+    word = name.upper().removeprefix("SIG")
+    found = 0
+    if re.fullmatch("[0-9]{1,9}", name):
+        found = int(name)
+    elif real := re.fullmatch(r"RT(?:MIN(\+[0-9]{1,9})?|MAX(-[0-9]{1,9})?)", word):
+        found = (_RTMIN if word.startswith("RTMIN") else _RTMAX) + int(real[1] or real[2] or 0)
+        found = found if found >= _RTMIN else 0
+    elif f"SIG{word}" in signal.Signals.__members__:
+        found = signal.Signals[f"SIG{word}"]
+    return int(found) if found <= _RTMAX else 0
 
 
 def name_of(sig: int | str) -> str:
-    """A signal as the guard reads it: 15, "TERM" and "SIGTERM" are the same. Raises ValueError."""
-    if isinstance(sig, str):
-        if not number(sig.removeprefix("SIG")):
-            raise ValueError(f"{sig!r} is no signal: expected a name as in `kill -l`, or a number")
-        return sig
-    if not 0 < int(sig) < signal.NSIG:
-        raise ValueError(f"{sig!r} is no signal: expected 1 to {signal.NSIG - 1}")
-    return str(int(sig))
+    """A signal in the guard's words: 15, "15" and "SIGTERM" are TERM. Raises ValueError."""
+    found = number(str(sig if isinstance(sig, str) else int(sig)))
+    if not found:
+        raise ValueError(f"{sig!r} is no signal: expected a name as in `kill -l`, or a number from 1 to {_RTMAX}")
+    if found >= _RTMIN:
+        return f"RTMIN+{found - _RTMIN}" if found > _RTMIN else "RTMIN"
+    with contextlib.suppress(ValueError):
+        return signal.Signals(found).name.removeprefix("SIG")
+    return str(found)  # what the C library keeps for itself

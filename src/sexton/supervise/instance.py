@@ -57,6 +57,7 @@ class Instance:
         self.notify: Notify | None = None
         self.environment: dict[str, str] = {}
         self._failures = 0  # in a row
+        self._failing_since = 0.0  # monotonic, if there are some
         self._lines: asyncio.Queue[models.Line] | None = None
         self._hear_no_more: Callable[[], None] = lambda: None
         self._queue: deque[tuple[Event, str]] = deque()
@@ -175,7 +176,6 @@ class Instance:
     # --- starting ---
 
     def _spawn(self) -> None:
-        app = self.app
         self.retry_at = None
         if self.last_exit:
             self.restarts += 1
@@ -183,7 +183,7 @@ class Instance:
             self._start()
         except Exception as error:  # noqa: BLE001 - preexec_fn: SubprocessError; NUL: ValueError; a huge uid: OverflowError
             self.house.capture.flush(self.name)
-            self._judge(good=False, why=f"cannot start {app.command[0]}: {error}")
+            self._judge(good=False, why=starting.refusal(self, error))
 
     def _start(self) -> None:
         app, house = self.app, self.house
@@ -444,11 +444,15 @@ class Instance:
         verdict = judge(self.app.restart, good=good, failures=self._failures)
         if verdict == "again" and not self.house.stopping:
             self.happen("again", why)
-        else:
-            self.happen("exhausted" if verdict == "again" else verdict, why)
+            return
+        if verdict == "exhausted":
+            why += starting.given_up(self, self._failures, self._failing_since)
+        self.happen("exhausted" if verdict == "again" else verdict, why)
 
     def _schedule(self) -> None:
         length = pause(self.app.restart, self._failures, random.random())  # noqa: S311 - to spread, not to hide
+        if not self._failures:
+            self._failing_since = time.monotonic()
         self._failures += 1
         self.retry_at = time.time() + length
         self._later(length, lambda: self.happen("due"))

@@ -24,7 +24,7 @@ from sexton.supervise.logfile import LogFile
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from sexton.supervise import models
@@ -365,14 +365,19 @@ class Capture:
         return leave
 
     def tail(self, instances: Iterable[str], count: int) -> list[models.Line]:
-        """The last `count` lines of all these together, in the order of their times; what is older than a supervisor
-        has no time in a text file (0).
+        """The last `count` lines of all these together, in the order of their times.
+
+        What is older than we are has no time in a text file (0), so nobody knows what of it came last: of the room that
+        the others leave each instance has its share.
         """
-        found: list[models.Line] = []
+        timed: list[models.Line] = []
+        untimed: list[list[models.Line]] = []
         for instance in instances:
-            found += self._tail(instance, count)
-        found.sort(key=lambda line: line.time)
-        return found[-count:] if count else []
+            lines = self._tail(instance, count)
+            timed += [line for line in lines if line.time]
+            untimed.append([line for line in lines if not line.time])
+        timed.sort(key=lambda line: line.time)
+        return [*_shares(untimed, count - len(timed)), *(timed[-count:] if count else ())]
 
     def _tail(self, instance: str, count: int) -> list[models.Line]:
         output = self._outputs.get(instance)
@@ -385,6 +390,16 @@ class Capture:
         path = output.file.path if output else logfile.path_of(self.directory, instance, Log())
         older = logfile.tail(path, instance, count)
         return [*older[: len(older) - len(recent)], *recent] if len(older) > len(recent) else recent
+
+
+def _shares(logs: list[list[models.Line]], room: int) -> Iterator[models.Line]:
+    """The last lines of each, so many in all: those that have fewer than their share leave the rest to the others."""
+    last = [0] * len(logs)
+    for done, place in enumerate(sorted(range(len(logs)), key=lambda place: len(logs[place]))):
+        last[place] = min(len(logs[place]), max(room, 0) // (len(logs) - done))
+        room -= last[place]
+    for lines, number in zip(logs, last, strict=True):
+        yield from lines[len(lines) - number :]
 
 
 def _widen(fd: int, size: int) -> None:

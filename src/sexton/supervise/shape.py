@@ -78,9 +78,10 @@ def _address(value: str) -> str:
 
 
 _COMMAND = Command()
+_INSTEAD = {"cd": "cwd", "=": "env", "export": "env", "umask": "umask", "ulimit": "rlimits", "$PORT": "${port}"}
 _PORT = Whole(1, 65535)
 _PATH = Text("a path", r"[^\0]+")
-_SIGNAL = Either(Whole(1, 64), Text(check=name_of), expected='a signal: a name such as "TERM", or its number')
+_SIGNAL = Either(Whole(1, 64), Text(check=name_of), expected='a signal: a name such as "TERM", or 1 to 64')
 _TCP = Either(
     _PORT,
     Text(r"unix:[^\0]+", pattern=r"unix:[^\0]+"),
@@ -234,7 +235,7 @@ class FileTable(Table):
 
 
 _APP: Mapping[str, Key] = {
-    "command": Key(_COMMAND, "what is executed; ${port}, ${instance} and the like are put in"),
+    "command": Key(Command("shell = true", _INSTEAD), "what is executed; ${port}, ${instance} and the like are put in"),
     "shell": Key(Flag(), "have /bin/sh run the command, which then is one string"),
     "cwd": Key(_PATH, "the directory it runs in; otherwise that of this file"),
     "env": Key(

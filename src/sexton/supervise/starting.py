@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pwd
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -88,6 +89,27 @@ def plan(instance: Instance) -> Plan:
 def directory(instance: Instance) -> str | None:
     """Where the instance runs; None: where we do."""
     return None if instance.app.cwd is None else _putting(instance)(instance.app.cwd)
+
+
+def refusal(instance: Instance, error: Exception) -> str:
+    """Why it could not be started: by its key, where one is to blame."""
+    app = instance.app
+    if isinstance(error, OSError) and error.filename is not None and error.filename == directory(instance):
+        why = (error.strerror or "?").lower()
+        return f"apps.{app.name}.cwd: {error.filename}: {why}: expected a directory to run it in"
+    return f"cannot start {app.command[0]}: {error}"
+
+
+def given_up(instance: Instance, failures: int, since: float) -> str:
+    """What is added to how it ended when it was restarted as often as it may be; `since`: the first failure."""
+    app = instance.app
+    if app.restart.policy == "never":
+        return ""
+    said = "; not restarted (restart.limit = 0)"
+    if failures:
+        times = f"{failures} restart{'' if failures == 1 else 's'}"
+        said = f"; given up after {times} in {time.monotonic() - since:.1f} s (restart.limit)"
+    return said + ("" if app.on_fatal == "exit" else f"; `sexton start {instance.name}` tries again")
 
 
 def _putting(instance: Instance) -> Callable[[str], str]:

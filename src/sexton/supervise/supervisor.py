@@ -112,7 +112,7 @@ class Supervisor(House):
     async def signal(self, targets: Sequence[str], signal: str, scope: str = "group") -> models.Done:
         """Send a signal to the command, its group or its tree. Raises UsageError."""
         try:
-            name = name_of(int(signal) if signal.isdecimal() else signal)
+            name = name_of(signal)
         except ValueError as error:
             raise UsageError(f"signal: {error}") from None
         if scope not in {"child", "group", "tree"}:

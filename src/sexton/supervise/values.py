@@ -10,6 +10,7 @@ import shlex
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sexton.errors import UsageError
+from sexton.supervise import shell
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -282,11 +283,14 @@ class Word(Kind):
 
 
 class Command(Kind):
-    """A list of words, or a string that is split as a shell would split it; a string stays one if `whole` says so."""
+    """A list of words, or a string that is split as a shell would split it; but what only a shell would understand is
+    no word: `a_shell` says how one is had, `keys` which keys do what its commands would.
+    """
 
     expected = "a command: a list of words, or a string, which is split as a shell would"
 
-    def __init__(self) -> None:
+    def __init__(self, a_shell: str = '["/bin/sh", "-c", "..."]', keys: Mapping[str, str] | None = None) -> None:
+        self._shell, self._keys = a_shell, keys or {}
         words = {"type": "array", "items": {"type": "string"}, "minItems": 1}
         self.schema = {"anyOf": [{"type": "string", "pattern": r"\S"}, words]}
 
@@ -298,11 +302,19 @@ class Command(Kind):
                 words = tuple(shlex.split(value))
             except ValueError as error:
                 raise Wrong(f"{shown(value)}: a shell could not split it: {str(error).lower()}") from None
+            if found := shell.meant_for(value):
+                raise Wrong(
+                    f"{shown(value)}: {found} is for a shell, and none runs it: expected {self._instead(found)}"
+                )
         elif isinstance(value, list) and all(isinstance(word, str) for word in value):
             words = tuple(value)
         if not words or not words[0] or any("\0" in word for word in words):
             raise self.wrong(value)
         return words
+
+    def _instead(self, found: str) -> str:
+        key = self._keys.get("=" if "=" in found else found)
+        return f"{f'`{key}`, or ' if key else ''}{self._shell} (or quotes around what is to be a word)"
 
 
 class Many(Kind):
