@@ -109,10 +109,26 @@ def with_cmdline(process: Process) -> Process:
 
 def variable(pid: int, name: str) -> str | None:
     """What that variable was when the process was executed; None where it was not set, or cannot be read."""
+    found = _environment(pid) or next(filter(None, map(_environment, _later_threads(pid))), {})
+    return found.get(name)
+
+
+def _environment(pid: int) -> dict[str, str]:
     from sexton import proc
 
     found = proc.environ(pid)
-    return None if isinstance(found, proc.Missing) else found.get(name)
+    return {} if isinstance(found, proc.Missing) else found
+
+
+def _later_threads(pid: int) -> list[int]:
+    """The threads of a process whose first one has ended; [] for any other."""
+    from sexton import proc
+
+    found = proc.stat(pid)
+    if isinstance(found, proc.Missing) or not found.zombie or found.threads == 1:
+        return []
+    threads = proc.threads(pid)
+    return [] if isinstance(threads, proc.Missing) else [tid for tid in threads if tid != pid]
 
 
 def mark_of(tree: str) -> str:
@@ -139,7 +155,7 @@ def carries(pid: int, mark: str) -> bool:
 
 def marked(mark: str) -> list[Process]:
     """Everybody who has this mark."""
-    return [process for process in everyone() if process.state != "Z" and carries(process.pid, mark)]
+    return [process for process in everyone() if carries(process.pid, mark)]
 
 
 def holders(pipes: dict[str, int], among: Iterable[int]) -> tuple[Holder, ...]:

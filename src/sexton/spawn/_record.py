@@ -26,6 +26,7 @@ class Record:
         self.closed = False  # the guard hung up
         self.rescued = False  # the guard was lost; whom it left behind was ended by us
         self.why = ""
+        self.killed: dict[int, float] = {}  # who was sent SIGKILL and is not buried yet, and when
         self.seen = 0  # events so far, those that were forgotten too
         self.answers: dict[int, events.Event] = {}  # by the number of the command that each answers
         self.ignored: set[int] = set()  # the commands whose answers nobody waits for
@@ -72,9 +73,8 @@ class Record:
 
     def guard_lost(self, on_exit: str) -> bool:
         """The guard has gone, and had not done what it was there for."""
-        if self.failed or not self.pid:
-            return False
-        return not self.ended or not (self.empty or on_exit == "leave")
+        over = self.ended and (self.empty or on_exit == "leave")
+        return not over and not self.failed and bool(self.pid or self.ended)
 
     @property
     def held(self) -> bool:
@@ -105,6 +105,7 @@ class Record:
                 self._entry(line, how).signals.append("SIG" + line["signal"])
             case "killed":
                 self._entry(line, "kill").signals.append("SIGKILL")
+                self.killed[line["pid"]] = line["time"]
             case "reaped":
                 self._bury(line)
             case "stopping":
@@ -123,6 +124,7 @@ class Record:
         return entry
 
     def _bury(self, line: events.Line) -> None:
+        self.killed.pop(line["pid"], None)
         entry = self._alive.pop(line["pid"], None) or Entry(line["pid"], line["comm"], "adopted")
         entry.name = line["comm"] or entry.name
         entry.code = _code(line)

@@ -57,6 +57,8 @@ class Tree(_ends.Forkable):
     contain                 what holds the tree: "subreaper", "pidns" or "cgroup"
     """
 
+    _patience = _rescue.DYING
+
     def __init__(
         self, args: _start.Command, *, mark: str | None = None, **settings: Unpack[_start.TreeSettings]
     ) -> None:
@@ -218,7 +220,8 @@ class Tree(_ends.Forkable):
         if self._record.closed:
             self._bury_guard()
             if self._record.guard_lost(self._options.on_exit):
-                self._unreachable = _rescue.end(_processes.mark_of(self.mark))
+                killed = _rescue.known(self._record.killed) if self.contain != "pidns" else ()
+                self._unreachable = _rescue.end(_processes.mark_of(self.mark), self._patience, killed)
                 self._record.rescued = not self._unreachable
             if not self._watchers:
                 _ends.close(self._end)
@@ -358,10 +361,8 @@ class Tree(_ends.Forkable):
 
     def _ended(self) -> int:
         if self._unreachable:
-            names = ", ".join(str(process) for process in self._unreachable)
-            raise LeftoversError(
-                f"of {self.args!r} there is still alive after SIGKILL: {names}; look at them with ps(1)"
-            )
+            said = _rescue.told(self._unreachable)
+            raise LeftoversError(f"of {self.args!r} there is still alive after SIGKILL: {said}")
         code = self.returncode
         return -9 if code is None else code
 
