@@ -107,12 +107,13 @@ class Done(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Changes(msgspec.Struct, frozen=True, kw_only=True):
-    """What a reload did, by app."""
+    """What a reload did, by app; `settings`: what is of no app, and holds from now on."""
 
     added: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
     scaled: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
     unchanged: tuple[str, ...] = ()
 
 

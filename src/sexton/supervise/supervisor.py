@@ -17,9 +17,9 @@ from sexton.supervise.states import SHOWN
 from sexton.supervise.targets import unknown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
-    from sexton.supervise.config import App, Config
+    from sexton.supervise.config import Api, App, Config
 
 
 class Supervisor(House):
@@ -137,18 +137,25 @@ class Supervisor(House):
         await self._apply({**self.config.apps, app: msgspec.structs.replace(spec, instances=instances)})
         return _done(self.of(app))
 
-    async def reload(self) -> models.Changes:
-        """Read the file again and apply the difference, and only that. Raises UsageError; nothing is changed then."""
+    async def reload(self, follow: Callable[[Api | None], Awaitable[bool]] | None = None) -> models.Changes:
+        """Read the file again and apply the difference, and only that. Raises UsageError; nothing is changed then.
+
+        follow: lets the control API listen as it says now, whether it changed or not; says whether that is another way
+        """
         self._check_running()
         config = self._load()
         if (config.state, config.name) != (self.config.state, self.config.name):
             raise UsageError(f"{config.path}: name and state cannot be changed while it runs; use down, then up")
+        settings = [key for key in ("strategy", "stop_timeout") if getattr(config, key) != getattr(self.config, key)]
+        if follow and await follow(config.api):
+            settings.append("api")
         old = self.config.apps
         changes = models.Changes(
             added=tuple(name for name in config.apps if name not in old),
             removed=tuple(name for name in old if name not in config.apps),
             changed=tuple(n for n, app in config.apps.items() if n in old and _differs(app, old[n])),
             scaled=tuple(n for n, app in config.apps.items() if n in old and app.instances != old[n].instances),
+            settings=tuple(settings),
             unchanged=tuple(n for n, app in config.apps.items() if n in old and app == old[n]),
         )
         apps = config.apps
