@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from sexton.supervise import journal as journals
 from sexton.supervise import models
 from sexton.supervise.journal import RESERVE, Journal
 
@@ -88,6 +89,56 @@ def test_what_was_reserved_is_given_back(tmp_path: Path) -> None:
     assert (tmp_path / "ledger").stat().st_size >= RESERVE
     journal.close()
     assert (tmp_path / "ledger").stat().st_size < 1000
+
+
+def test_it_does_not_grow_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journals, "LONG", 20_000)
+    monkeypatch.setattr(journals, "RESERVE", 10_000)
+    monkeypatch.setattr(journals, "KEEP_EXITS", 10)
+    journal = Journal(tmp_path / "ledger")
+    journal.announce()
+    start(journal, "stays")
+    journal.append("ready", tree="stays")
+    longest = 0
+    for number in range(2000):
+        start(journal, str(number))
+        journal.append("exit", tree=str(number), instance="web.0", exit=models.Exit(time=1.0, code=number % 256))
+        journal.append("end", tree=str(number))
+        longest = max(longest, (tmp_path / "ledger").stat().st_size)
+    assert longest < 31_000
+    found = Journal(tmp_path / "ledger")
+    assert (found.open, found.ready, found.epoch) == (journal.open, {"stays"}, 1)
+    assert [one.tree for one in found.exits[-10:]] == [str(number) for number in range(1990, 2000)]
+    assert os.listdir(tmp_path) == ["ledger"]
+
+
+def test_what_is_open_is_not_written_again_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journals, "LONG", 1000)
+    journal = Journal(tmp_path / "ledger")
+    journal.announce()
+    files = {(tmp_path / "ledger").stat().st_ino}
+    for number in range(1000):
+        start(journal, str(number))
+        files.add((tmp_path / "ledger").stat().st_ino)
+    assert len(files) < 10
+    assert len(Journal(tmp_path / "ledger").open) == 1000
+
+
+def test_a_line_more_in_the_old_file_is_an_epoch_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = Journal(tmp_path / "ledger")
+    first.announce()
+    start(first, "a")
+    (tmp_path / "ledger.new").mkdir()  # no new file can be written
+    second = Journal(tmp_path / "ledger")
+    assert second.announce() == 2
+    start(second, "b", "web.1")
+    third = Journal(tmp_path / "ledger")
+    assert (third.epoch, list(third.open)) == (2, ["a", "b"])
+    monkeypatch.setattr(journals, "boot", lambda: "another")
+    fourth = Journal(tmp_path / "ledger")
+    assert fourth.announce() == 3
+    start(fourth, "c")
+    assert list(Journal(tmp_path / "ledger").open) == ["c"]
 
 
 FULL = """
