@@ -13,6 +13,7 @@ State = Literal[
     "starting",  # it runs, and is not ready yet
     "ready",
     "stopping",
+    "stuck",  # something of it is alive even after SIGKILL: nothing is started beside that, until it ends
     "backoff",  # it ended, and is started again in a moment
     "completed",  # it ended with 0, and is not to be started again
     "fatal",  # it ended too often, or cannot be started

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from sexton import __version__
-from sexton.errors import SextonError, UsageError
+from sexton.errors import LeftoversError, SextonError, UsageError
 from sexton.spawn._record import name_of
 from sexton.supervise import limits, models, starting
-from sexton.supervise.house import House
+from sexton.supervise.house import House, stuck
 from sexton.supervise.instance import SETTLED, Instance
-from sexton.supervise.states import SHOWN
 from sexton.supervise.targets import unknown
 
 if TYPE_CHECKING:
@@ -83,11 +82,13 @@ class Supervisor(House):
         return _done(chosen)
 
     async def stop(self, targets: Sequence[str]) -> models.Done:
-        """Stop them; returns when nothing of them is left."""
+        """Stop them; returns when nothing of them is left. Raises LeftoversError where something survives SIGKILL."""
         chosen = self.find(targets)
         for one in reversed(chosen):
             one.happen("stop")
-        await self.until(lambda: all(one.state in SETTLED for one in chosen))
+        await self.until(lambda: all(one.rests for one in chosen))
+        if said := stuck(chosen):
+            raise LeftoversError(said)
         return _done(chosen)
 
     async def restart(self, targets: Sequence[str]) -> models.Done:
@@ -104,10 +105,8 @@ class Supervisor(House):
     async def _renew(self, one: Instance) -> None:
         one.happen("restart")
         await self.until(lambda: not self.getting_up([one]))
-        if one.state in {"backoff", "fatal"}:
-            raise SextonError(
-                f"{one.name} did not come up again: {one.message}; the instances after it are as they were"
-            )
+        if one.shown in {"backoff", "fatal", "stuck"}:
+            raise SextonError(f"{one.name} did not come up again: {one.why}; the instances after it are as they were")
 
     async def signal(self, targets: Sequence[str], signal: str, scope: str = "group") -> models.Done:
         """Send a signal to the command, its group or its tree. Raises UsageError."""
@@ -207,5 +206,5 @@ def _differs(new: App, old: App) -> bool:
 
 
 def _done(instances: Iterable[Instance]) -> models.Done:
-    said = [f"{one.name} is {SHOWN[one.state]}" + (f": {one.message}" if one.message else "") for one in instances]
+    said = [f"{one.name} is {one.shown}" + (f": {one.why}" if one.why else "") for one in instances]
     return models.Done(instances=tuple(one.name for one in instances), message="\n".join(said))

@@ -1,0 +1,171 @@
+"""Who survives SIGKILL, in state D: nothing is started beside it, it is named, and its end is waited for."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sexton import proc
+from sexton.errors import SextonError
+from sexton.supervise import survivors
+from sexton.supervise.config import App, Restart, Stop
+from sexton.supervise.journal import Journal
+from tests.supervise.dead_disk import DeadDisk
+from tests.supervise.houses import app, house, run, states, until_state
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system")
+
+# It asks the disk, and once that is let go it would do better.
+SCRIPT = "[ -e let-go ] || cat $PWD/disk/file; exec sleep 1000"
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[DeadDisk]:
+    found = DeadDisk(tmp_path / "disk")
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(survivors, "PATIENCE", 0.1)
+
+
+def web(tmp_path: Path, script: str = SCRIPT, **settings: object) -> App:
+    return app("web", script, cwd=str(tmp_path), **{"stop": Stop(grace=0), **settings})
+
+
+def cats(disk: DeadDisk) -> list[tuple[int, int]]:
+    """Who asks the disk: (pid, start)."""
+    return [(one.pid, one.start) for one in proc.snapshot() if proc.cmdline(one.pid) == ("cat", f"{disk.path}/file")]
+
+
+@pytest.mark.usefixtures("soon")
+def test_nothing_is_started_beside_it_until_it_ends(tmp_path: Path, disk: DeadDisk) -> None:
+    async def scenario() -> None:
+        db = app("db", "exec sleep 1000", after={"web": "started"})
+        async with house(tmp_path / "state", web(tmp_path), db) as it:
+            disk.asked()
+            [cat] = cats(disk)
+            os.kill(it.instances["web.0"].model().guard, signal.SIGKILL)
+            said = (await until_state(it, "web.0", "stuck")).message
+            assert said.startswith(f"still alive after SIGKILL: {cat[0]} (cat) in state D")
+            assert "web.0 is stuck: still alive" in (await it.start(["all"])).message
+            for ask in (it.stop(["web"]), it.restart(["web"]), it.scale("web", 0)):
+                with pytest.raises(SextonError, match=rf"after SIGKILL: {cat[0]} \(cat\) in state D"):
+                    await ask
+            await it.start(["web"])
+            assert cats(disk) == [cat]
+            assert states(it) == {"web.0": "stuck", "db.0": "ready"}
+            (tmp_path / "let-go").touch()
+            disk.let_go()
+            after = await until_state(it, "web.0", "ready")
+            assert after.message == ""
+            assert not cats(disk)
+            assert it.instances["web.0"].last_exit
+
+    run(scenario())
+
+
+@pytest.mark.usefixtures("soon")
+def test_the_next_supervisor_starts_nothing_beside_it_either(tmp_path: Path, disk: DeadDisk) -> None:
+    async def scenario() -> None:
+        async with house(tmp_path / "state", web(tmp_path)) as first:
+            disk.asked()
+            [cat] = cats(disk)
+            os.kill(first.instances["web.0"].model().guard, signal.SIGKILL)
+            await until_state(first, "web.0", "stuck")
+            first.down()
+            assert await first.wait() == 1
+        for _ in range(2):  # one that asks for it, and one that does not
+            [entry] = Journal(tmp_path / "state" / "ledger").open.values()
+            assert entry.killed == (cat,)
+            async with house(tmp_path / "state", app("db", "exec sleep 1000")) as second:
+                assert states(second) == {"db.0": "ready", "web.0": "stuck"}
+        async with house(tmp_path / "state", web(tmp_path)) as third:
+            assert states(third) == {"web.0": "stuck"}
+            (tmp_path / "let-go").touch()
+            disk.let_go()
+            await until_state(third, "web.0", "ready")
+        assert not Journal(tmp_path / "state" / "ledger").open
+
+    run(scenario())
+
+
+@pytest.mark.usefixtures("soon")
+def test_who_is_removed_is_forgotten_when_it_ends(tmp_path: Path, disk: DeadDisk) -> None:
+    async def scenario() -> None:
+        async with house(tmp_path / "state", web(tmp_path)) as first:
+            disk.asked()
+            os.kill(first.instances["web.0"].model().guard, signal.SIGKILL)
+            await until_state(first, "web.0", "stuck")
+        async with house(tmp_path / "state", app("db", "exec sleep 1000")) as second:
+            disk.let_go()
+            await second.until(lambda: "web.0" not in second.instances)
+            await second.start(["all"])
+            assert states(second) == {"db.0": "ready"}
+
+    run(scenario())
+
+
+@pytest.mark.usefixtures("soon")
+def test_a_command_that_ended_well_is_judged_by_that(tmp_path: Path, disk: DeadDisk) -> None:
+    """But only when the rest of it has ended too."""
+    os.mkfifo(tmp_path / "fifo")
+
+    async def scenario() -> None:
+        first = web(tmp_path, "cat $PWD/disk/file & read x <fifo", restart=Restart(policy="on-failure"))
+        second = app("db", "exec sleep 1000", after={"web": "completed"})
+        async with house(tmp_path / "state", first, second) as it:
+            disk.asked()
+            one = it.instances["web.0"]
+            (tmp_path / "fifo").write_text("end\n")
+            while one.model().pid:  # noqa: ASYNC110 - the guard says so to the supervisor alone
+                await asyncio.sleep(0.001)
+            os.kill(one.model().guard, signal.SIGKILL)
+            await until_state(it, "web.0", "stuck")
+            assert one.last_exit
+            assert one.last_exit.code == 0
+            assert states(it)["db.0"] == "waiting"
+            disk.let_go()
+            await until_state(it, "db.0", "ready")
+            assert states(it)["web.0"] == "completed"
+
+    run(scenario())
+
+
+def test_as_its_user_sees_it(tmp_path: Path, disk: DeadDisk) -> None:
+    """The guard gives up by itself, after ten seconds."""
+    (tmp_path / "sexton.toml").write_text(f"""
+        state = "state"
+        [apps.web]
+        command = ["sh", "-c", {SCRIPT!r}]
+        stop = {{ grace = 0 }}
+    """)
+
+    def sexton(*words: str, code: int) -> str:
+        command = [sys.executable, "-m", "sexton", *words]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == code, done.stderr
+        return done.stdout + done.stderr
+
+    sexton("up", "-d", code=0)
+    disk.asked()
+    [cat] = cats(disk)
+    named = f"still alive after SIGKILL: {cat[0]} (cat) in state D"
+    assert f"web.0 is stuck: {named}" in sexton("stop", "web", code=1)
+    assert named in sexton("status", code=1)
+    assert named in sexton("down", code=1)
+    assert f"web.0 is stuck: {named}" in sexton("up", "-d", code=1)
+    assert cats(disk) == [cat]
+    (tmp_path / "let-go").touch()
+    disk.let_go()
+    assert sexton("start", "web", code=0) == "web.0 is ready\n"
+    sexton("down", code=0)
