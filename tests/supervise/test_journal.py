@@ -144,8 +144,9 @@ def test_a_line_more_in_the_old_file_is_an_epoch_too(tmp_path: Path, monkeypatch
 FULL = """
 import os, sys
 from pathlib import Path
+from sexton.supervise import journal as journals
 from sexton.supervise.journal import Journal
-state = Path(sys.argv[1])
+state, journals.LONG = Path(sys.argv[1]), int(sys.argv[2])
 journal = Journal(state / "ledger")
 journal.announce()
 with (state / "filler").open("wb", buffering=0) as filler:
@@ -169,8 +170,9 @@ print(written, Journal(state / "ledger").exits[-1].tree, Journal(state / "ledger
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small file system")
-def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
-    script = f"mount -t tmpfs -o size=4m none {tmp_path} && exec {sys.executable} -c '{FULL}' {tmp_path}"
+@pytest.mark.parametrize("long", [journals.LONG, 100_000])
+def test_a_full_disk_loses_nothing(tmp_path: Path, long: int) -> None:
+    script = f"mount -t tmpfs -o size=4m none {tmp_path} && exec {sys.executable} -c '{FULL}' {tmp_path} {long}"
     done = subprocess.run(["unshare", "--mount", "sh", "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["20", "last", "19999"]

@@ -90,7 +90,7 @@ class House:
         for instance in outdated:
             instance.happen("restart", "its configuration has changed")
         removal = asyncio.get_running_loop().create_task(self.remove(unwanted))
-        for instance in self.instances.values():
+        for instance in list(self.instances.values()):
             if (instance.state == "stopped" or instance.survivors) and instance.app.autostart:
                 instance.happen("start")
         await self.until(lambda: not self.getting_up(self.instances.values()))
