@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 
 from sexton import proc
-from sexton.errors import SextonError
+from sexton.errors import LeftoversError, SextonError
 from sexton.supervise import survivors
 from sexton.supervise.config import App, Restart, Stop
 from sexton.supervise.journal import Journal
 from tests.supervise.dead_disk import DeadDisk
-from tests.supervise.houses import app, house, run, states, until_state
+from tests.supervise.houses import app, config, house, run, states, until_state
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system")
 
@@ -58,7 +58,7 @@ def test_nothing_is_started_beside_it_until_it_ends(tmp_path: Path, disk: DeadDi
             said = (await until_state(it, "web.0", "stuck")).message
             assert said.startswith(f"still alive after SIGKILL: {cat[0]} (cat) in state D")
             assert "web.0 is stuck: still alive" in (await it.start(["all"])).message
-            for ask in (it.stop(["web"]), it.restart(["web"]), it.scale("web", 0)):
+            for ask in (it.stop(["web"]), it.restart(["web"])):
                 with pytest.raises(SextonError, match=rf"after SIGKILL: {cat[0]} \(cat\) in state D"):
                     await ask
             await it.start(["web"])
@@ -111,6 +111,32 @@ def test_who_is_removed_is_forgotten_when_it_ends(tmp_path: Path, disk: DeadDisk
             await second.until(lambda: "web.0" not in second.instances)
             await second.start(["all"])
             assert states(second) == {"db.0": "ready"}
+
+    run(scenario())
+
+
+@pytest.mark.usefixtures("soon")
+def test_a_reload_goes_on_without_it(tmp_path: Path, disk: DeadDisk) -> None:
+    async def scenario() -> None:
+        async with house(tmp_path / "state", web(tmp_path)) as it:
+            disk.asked()
+            [cat] = cats(disk)
+            os.kill(it.instances["web.0"].model().guard, signal.SIGKILL)
+            await until_state(it, "web.0", "stuck")
+            with pytest.raises(LeftoversError, match=r"web\.0 is stuck"):
+                await it.scale("web", 0)
+            await it.scale("web", 1)
+            it._load = lambda: config(tmp_path / "state", app("db", "exec sleep 1000"))
+            with pytest.raises(LeftoversError, match=r"web\.0 is stuck"):
+                await it.reload()
+            assert states(it) == {"web.0": "stuck", "db.0": "ready"}
+            it._load = lambda: config(tmp_path / "state", web(tmp_path))
+            await it.reload()
+            assert cats(disk) == [cat]
+            assert states(it) == {"web.0": "stuck"}
+            (tmp_path / "let-go").touch()
+            disk.let_go()
+            await until_state(it, "web.0", "ready")
 
     run(scenario())
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import resource
 import signal
@@ -97,7 +96,7 @@ class House:
         try:
             await removal
         except LeftoversError:
-            self._forgetting = asyncio.get_running_loop().create_task(self._forget(unwanted))
+            self.forget_later()
         for name in self.capture.left() - self.instances.keys():
             try:
                 self.capture.resume(name, Log())  # its last words are kept, and the FIFOs are not
@@ -124,12 +123,17 @@ class House:
                 one.happen("stop", "nobody asks for it any more")
         return gone
 
-    async def _forget(self, gone: list[Instance]) -> None:
-        while gone := [one for one in gone if one.name in self.instances]:
-            with contextlib.suppress(LeftoversError):
+    def forget_later(self) -> None:
+        """Forget those that nobody asks for when what is left of them ends."""
+        if self._forgetting is None or self._forgetting.done():
+            self._forgetting = asyncio.get_running_loop().create_task(self._forget())
+
+    async def _forget(self) -> None:
+        while gone := [one for one in self.instances.values() if is_too_many(one, self.config.apps)]:
+            try:
                 await self.remove(gone)
-                return
-            await self._change()
+            except LeftoversError:
+                await self._change()
 
     def _open_sockets(self, app: App) -> None:
         pids = [pid for one in self.of(app.name) if one.state in ALIVE for pid in one.pids()]
@@ -351,6 +355,11 @@ class House:
     def ports(self) -> dict[str, dict[str, int]]:
         """The ports of each instance that has some, by name."""
         return {name: ports for name in self.instances if (ports := self.reserved.of(name))}
+
+
+def is_too_many(one: Instance, apps: dict[str, App]) -> bool:
+    """Nobody asks for it, where there are to be these apps."""
+    return one.app.name not in apps or one.number >= apps[one.app.name].instances
 
 
 def stuck(instances: Iterable[Instance]) -> str:

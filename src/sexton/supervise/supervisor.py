@@ -11,7 +11,7 @@ from sexton import __version__
 from sexton.errors import LeftoversError, SextonError, UsageError
 from sexton.spawn._record import name_of
 from sexton.supervise import limits, models, starting
-from sexton.supervise.house import House, stuck
+from sexton.supervise.house import House, is_too_many, stuck
 from sexton.supervise.instance import SETTLED, Instance
 from sexton.supervise.targets import unknown
 
@@ -165,9 +165,15 @@ class Supervisor(House):
         return changes
 
     async def _apply(self, apps: dict[str, App]) -> None:
-        """Let there be these apps: what is too many is stopped, what is other is restarted, what is new is started."""
-        old = self.config.apps
-        await self.remove([one for one in self.instances.values() if _is_too_many(one, apps)])
+        """Let there be these apps: what is too many is stopped, what is other is restarted, what is new is started.
+
+        Raises LeftoversError, in the end, where something of what is too many survives SIGKILL.
+        """
+        old, left = self.config.apps, None
+        try:
+            await self.remove([one for one in self.instances.values() if is_too_many(one, apps)])
+        except LeftoversError as error:
+            left = error
         for name, app in old.items():
             if name not in apps:
                 self.sockets.close(app)
@@ -176,6 +182,9 @@ class Supervisor(House):
         for app in self.config.order():
             await self._follow(old.get(app.name), app)
         self.ports_changed()
+        if left:
+            self.forget_later()
+            raise left
 
     async def _follow(self, old: App | None, app: App) -> None:
         """Make the instances of an app what it says now; `old`: what it said before."""
@@ -184,8 +193,10 @@ class Supervisor(House):
         present = self.of(app.name)
         for one in present:
             differs, one.app = _differs(app, one.app), app
-            if differs and one.state not in SETTLED:
+            if differs and not one.rests:
                 await self._renew(one)
+            elif app.autostart and one.number < app.instances and (old is None or one.number >= old.instances):
+                one.happen("start")  # it was asked to go, and has not gone yet
         new = [self.add(app, n) for n in range(app.instances) if f"{app.name}.{n}" not in self.instances]
         if app.autostart and (not present or any(one.state not in SETTLED for one in present)):
             for one in new:
@@ -195,10 +206,6 @@ class Supervisor(House):
     def _check_running(self) -> None:
         if self.stopping:
             raise SextonError("the supervisor is stopping: nothing is started any more")
-
-
-def _is_too_many(one: Instance, apps: dict[str, App]) -> bool:
-    return one.app.name not in apps or one.number >= apps[one.app.name].instances
 
 
 def _differs(new: App, old: App) -> bool:
