@@ -128,6 +128,9 @@ def test_a_line_more_in_the_old_file_is_an_epoch_too(tmp_path: Path, monkeypatch
     first = Journal(tmp_path / "ledger")
     first.announce()
     start(first, "a")
+    first.close()
+    with (tmp_path / "ledger").open("ab") as file:
+        file.write(b'{"event":"sta')  # it died in the midst of a line
     (tmp_path / "ledger.new").mkdir()  # no new file can be written
     second = Journal(tmp_path / "ledger")
     assert second.announce() == 2
