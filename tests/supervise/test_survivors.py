@@ -15,10 +15,12 @@ import pytest
 from sexton import proc
 from sexton.errors import LeftoversError, SextonError
 from sexton.supervise import survivors
-from sexton.supervise.config import App, Restart, Stop
+from sexton.supervise.config import App, Probe, Restart, Stop
 from sexton.supervise.journal import Journal
+from sexton.supervise.probes import until_unwell
 from tests.supervise.dead_disk import DeadDisk
 from tests.supervise.houses import app, config, house, run, states, until_state
+from tests.supervise.subject import Subject
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounts a file system")
 
@@ -163,6 +165,19 @@ def test_a_command_that_ended_well_is_judged_by_that(tmp_path: Path, disk: DeadD
             disk.let_go()
             await until_state(it, "db.0", "ready")
             assert states(it)["web.0"] == "completed"
+
+    run(scenario())
+
+
+def test_a_probe_that_gets_stuck_is_a_bad_one(disk: DeadDisk) -> None:
+    async def scenario() -> None:
+        probe = Probe(exec=("cat", f"{disk.path}/file"), timeout=2, failures=1)
+        asking = asyncio.create_task(until_unwell(probe, Subject()))
+        await asyncio.to_thread(disk.asked)
+        [cat] = cats(disk)
+        why = await asking
+        assert why.startswith(f"cat {disk.path}/file: no end within 2 s; of (")
+        assert f"there is still alive after SIGKILL: {cat[0]} (cat) in state D" in why
 
     run(scenario())
 
