@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from sexton.supervise.config import App, Probe, Restart, Stop
 from sexton.supervise.journal import Journal
 from sexton.supervise.probes import until_unwell
 from tests.supervise.dead_disk import DeadDisk
+from tests.supervise.homes import Home
 from tests.supervise.houses import app, config, house, run, states, until_state
 from tests.supervise.subject import Subject
 
@@ -184,29 +183,24 @@ def test_a_probe_that_gets_stuck_is_a_bad_one(disk: DeadDisk) -> None:
 
 def test_as_its_user_sees_it(tmp_path: Path, disk: DeadDisk) -> None:
     """The guard gives up by itself, after ten seconds."""
-    (tmp_path / "sexton.toml").write_text(f"""
-        state = "state"
-        [apps.web]
-        command = ["sh", "-c", {SCRIPT!r}]
-        stop = {{ grace = 0 }}
-    """)
+    home = Home(tmp_path)
+    home.write(web=f"{SCRIPT}#stop = {{ grace = 0 }}\n")
 
-    def sexton(*words: str, code: int) -> str:
-        command = [sys.executable, "-m", "sexton", *words]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
-        assert done.returncode == code, done.stderr
+    def fails(*words: str) -> str:
+        done = home.sexton(*words)
+        assert done.returncode == 1
         return done.stdout + done.stderr
 
-    sexton("up", "-d", code=0)
+    home.do("up", "-d")
     disk.asked()
     [cat] = cats(disk)
     named = f"still alive after SIGKILL: {cat[0]} (cat) in state D"
-    assert f"web.0 is stuck: {named}" in sexton("stop", "web", code=1)
-    assert named in sexton("status", code=1)
-    assert named in sexton("down", code=1)
-    assert f"web.0 is stuck: {named}" in sexton("up", "-d", code=1)
+    assert f"web.0 is stuck: {named}" in fails("stop", "web")
+    assert named in fails("status", "--json")
+    assert named in fails("down")
+    assert f"web.0 is stuck: {named}" in fails("up", "-d")
     assert cats(disk) == [cat]
     (tmp_path / "let-go").touch()
     disk.let_go()
-    assert sexton("start", "web", code=0) == "web.0 is ready\n"
-    sexton("down", code=0)
+    assert home.do("start", "web") == "web.0 is ready\n"
+    home.do("down")
