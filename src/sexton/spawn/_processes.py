@@ -125,7 +125,7 @@ def _later_threads(pid: int) -> list[int]:
     from sexton import proc
 
     found = proc.stat(pid)
-    if isinstance(found, proc.Missing) or not found.zombie or found.threads == 1:
+    if isinstance(found, proc.Missing) or not found.zombie or found.threads <= 1:
         return []
     threads = proc.threads(pid)
     return [] if isinstance(threads, proc.Missing) else [tid for tid in threads if tid != pid]

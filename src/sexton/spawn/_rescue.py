@@ -145,7 +145,7 @@ def _there(process: _processes.Process) -> _processes.Process | None:
     from sexton import proc
 
     found = proc.stat(process.pid)
-    if isinstance(found, proc.Missing) or found.start != process.start or (found.zombie and found.threads == 1):
+    if isinstance(found, proc.Missing) or found.start != process.start or (found.zombie and found.threads <= 1):
         return None
     return _processes.look(process.pid)
 
