@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import psutil
 import pytest
 
 import sexton
-from sexton.spawn import _processes
+from sexton.spawn import _processes, _rescue
 from tests.spawn.troop import Troop
-from tests.support.lines import DEADLINE
+from tests.support.lines import DEADLINE, until
 from tests.support.monsters import double_forked, setsid_daemon
 from tests.support.processes import Handle
 
@@ -90,3 +92,23 @@ def test_a_pipe_that_a_grandchild_holds_ends_with_the_command(troop: Troop) -> N
     process.communicate(timeout=DEADLINE)
     assert sexton.run(words, **troop.handed, stdout=sexton.PIPE, grace=0.1, timeout=DEADLINE).stdout == b""
     troop.end()
+
+
+HEADLESS = """
+import ctypes, os, threading
+begun, begin = os.pipe()
+threading.Thread(target=lambda: (os.write(begin, b"x"), os.read(begun, 1), os.read(begun, 1))).start()
+ctypes.CDLL(None).syscall({"x86_64": 60, "aarch64": 93}[os.uname().machine], 0)  # exit, of this thread alone
+"""
+
+
+def test_who_has_ended_its_first_thread_does_not_escape_the_mark() -> None:
+    """It looks like a zombie."""
+    with subprocess.Popen([sys.executable, "-c", HEADLESS]) as process:
+        until(lambda: Path(f"/proc/{process.pid}/stat").read_text().split()[2] == "Z", "the end of its first thread")
+        mark = f"SEXTON_TEST={os.environ['SEXTON_TEST']}"
+        assert [each.pid for each in _processes.marked(mark)] == [process.pid]
+        assert _rescue.told(_processes.marked(mark)).startswith(f"{process.pid} (python")
+        assert _rescue.end(mark) == []
+        assert process.wait(DEADLINE) == -signal.SIGKILL
+        assert _processes.marked(mark) == []

@@ -6,7 +6,7 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -117,12 +117,13 @@ class FakeSupervisor:
     async def scale(self, app: str, instances: int) -> models.Done:
         return await self._do("scale", [app], instances)
 
-    async def reload(self) -> models.Changes:
+    async def reload(self, follow: Callable[[config.Api | None], Awaitable[bool]]) -> models.Changes:
         if self.stopping:
             raise SextonError("it is stopping")
         if self.broken:
             raise ZeroDivisionError("a mistake of ours")
-        return models.Changes(added=("new",))
+        settings = ("api",) if await follow(self.config.api) else ()
+        return models.Changes(added=("new",), settings=settings)
 
     def down(self, *, leave: bool = False, code: int = 0) -> None:
         self.asked.append(("down", leave))

@@ -12,6 +12,7 @@ import stat
 from pathlib import Path
 from typing import Any, Self
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -392,9 +393,13 @@ def token_file(tmp_path: Path, text: str = TOKEN, mode: int = 0o600) -> str:
     return str(path)
 
 
-def over_tcp(served: Serving, headers: bytes) -> bytes:
+def on_tcp(served: Serving) -> list[Any]:
     assert served.api
-    address = next(one for one in served.api.addresses() if isinstance(one, tuple))
+    return [one for one in served.api.addresses() if isinstance(one, tuple)]
+
+
+def over_tcp(served: Serving, headers: bytes) -> bytes:
+    [address] = on_tcp(served)
     with socket.create_connection(address[:2], DEADLINE) as peer:
         peer.sendall(b"GET /v1/status HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" + headers + b"\r\n")
         return rest(peer)
@@ -426,6 +431,54 @@ def test_over_tcp_only_with_the_token(tmp_path: Path, headers: bytes, code: byte
 def test_a_token_that_is_none(tmp_path: Path, text: str, mode: int, says: str) -> None:
     with pytest.raises(UsageError, match=says):
         server.read_token(token_file(tmp_path, text, mode))
+
+
+def test_a_reload_reads_the_token_again(tmp_path: Path) -> None:
+    tcp = config.Api(listen="127.0.0.1:0", token_file=token_file(tmp_path))
+    old, new = (f"Authorization: Bearer {token}\r\n".encode() for token in (TOKEN, TOKEN[::-1]))
+    with serving(tmp_path / "api.sock", tcp=tcp) as served:
+        served.fake.config = msgspec.structs.replace(served.fake.config, api=tcp)
+        [address] = on_tcp(served)
+        with socket.create_connection(address[:2], DEADLINE) as kept:
+            kept.sendall(b"GET /v1/ports HTTP/1.1\r\nHost: x\r\n" + old + b"\r\n")
+            answer = b""
+            while not answer.endswith(b"}}"):
+                answer += kept.recv(1 << 16) or b"hung up }}"
+            assert answer.split()[1] == b"200"
+            assert json.loads(ask(served, "POST", "/v1/reload")[1])["settings"] == []
+            assert over_tcp(served, old).split()[1] == b"200"
+            token_file(tmp_path, TOKEN[::-1])
+            assert json.loads(ask(served, "POST", "/v1/reload")[1])["settings"] == ["api"]
+            assert rest(kept) == b""  # who had come with the old one is asked for the new one
+        assert over_tcp(served, old).split()[1] == b"401"
+        assert over_tcp(served, new).split()[1] == b"200"
+        token_file(tmp_path, "short")
+        code, body = ask(served, "POST", "/v1/reload")
+        assert (code, "expected one word" in json.loads(body)["error"]) == (400, True)
+        assert over_tcp(served, new).split()[1] == b"200"
+
+
+def test_a_reload_listens_where_the_file_says(tmp_path: Path) -> None:
+    tcp = config.Api(listen="127.0.0.1:0", token_file=token_file(tmp_path))
+    with serving(tmp_path / "api.sock") as served:
+        assert on_tcp(served) == []
+        for listen in ("127.0.0.1:0", "localhost:0"):
+            served.fake.config = msgspec.structs.replace(
+                served.fake.config, api=msgspec.structs.replace(tcp, listen=listen)
+            )
+            assert json.loads(ask(served, "POST", "/v1/reload")[1])["settings"] == ["api"]
+            assert over_tcp(served, b"Authorization: Bearer " + TOKEN.encode() + b"\r\n").split()[1] == b"200"
+        before = on_tcp(served)
+        with socket.create_server(("127.0.0.1", 0)) as busy:
+            address = f"127.0.0.1:{busy.getsockname()[1]}"
+            wanted = msgspec.structs.replace(tcp, listen=address)
+            served.fake.config = msgspec.structs.replace(served.fake.config, api=wanted)
+            code, body = ask(served, "POST", "/v1/reload")
+            assert (code, f"api.listen: {address}: " in json.loads(body)["error"]) == (400, True)
+        assert on_tcp(served) == before
+        served.fake.config = msgspec.structs.replace(served.fake.config, api=None)
+        assert json.loads(ask(served, "POST", "/v1/reload")[1])["settings"] == ["api"]
+        assert on_tcp(served) == []
 
 
 # --- the document ---

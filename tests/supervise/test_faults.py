@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from sexton.errors import SextonError
-from sexton.supervise import instance
+from sexton.supervise import stopping
 from sexton.supervise.config import Restart, Stop
 from tests.supervise.houses import app, config, event, house, run, states, until_line, until_state
 from tests.support.processes import kill, lives
@@ -136,7 +136,7 @@ def test_nobody_listens_to_the_sockets_of_an_app_that_is_stopped(tmp_path: Path)
 
 
 def test_a_guard_that_does_not_answer_is_ended_at_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(instance, "HURRY", 0.1)
+    monkeypatch.setattr(stopping, "HURRY", 0.1)
 
     async def scenario() -> None:
         async with house(

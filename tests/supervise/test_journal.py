@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from sexton.supervise import journal as journals
 from sexton.supervise import models
 from sexton.supervise.journal import RESERVE, Journal
 
@@ -90,11 +91,65 @@ def test_what_was_reserved_is_given_back(tmp_path: Path) -> None:
     assert (tmp_path / "ledger").stat().st_size < 1000
 
 
+def test_it_does_not_grow_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journals, "LONG", 20_000)
+    monkeypatch.setattr(journals, "RESERVE", 10_000)
+    monkeypatch.setattr(journals, "KEEP_EXITS", 10)
+    journal = Journal(tmp_path / "ledger")
+    journal.announce()
+    start(journal, "stays")
+    journal.append("ready", tree="stays")
+    longest = 0
+    for number in range(2000):
+        start(journal, str(number))
+        journal.append("exit", tree=str(number), instance="web.0", exit=models.Exit(time=1.0, code=number % 256))
+        journal.append("end", tree=str(number))
+        longest = max(longest, (tmp_path / "ledger").stat().st_size)
+    assert longest < 31_000
+    found = Journal(tmp_path / "ledger")
+    assert (found.open, found.ready, found.epoch) == (journal.open, {"stays"}, 1)
+    assert [one.tree for one in found.exits[-10:]] == [str(number) for number in range(1990, 2000)]
+    assert os.listdir(tmp_path) == ["ledger"]
+
+
+def test_what_is_open_is_not_written_again_and_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journals, "LONG", 1000)
+    journal = Journal(tmp_path / "ledger")
+    journal.announce()
+    files = {(tmp_path / "ledger").stat().st_ino}
+    for number in range(1000):
+        start(journal, str(number))
+        files.add((tmp_path / "ledger").stat().st_ino)
+    assert len(files) < 10
+    assert len(Journal(tmp_path / "ledger").open) == 1000
+
+
+def test_a_line_more_in_the_old_file_is_an_epoch_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = Journal(tmp_path / "ledger")
+    first.announce()
+    start(first, "a")
+    first.close()
+    with (tmp_path / "ledger").open("ab") as file:
+        file.write(b'{"event":"sta')  # it died in the midst of a line
+    (tmp_path / "ledger.new").mkdir()  # no new file can be written
+    second = Journal(tmp_path / "ledger")
+    assert second.announce() == 2
+    start(second, "b", "web.1")
+    third = Journal(tmp_path / "ledger")
+    assert (third.epoch, list(third.open)) == (2, ["a", "b"])
+    monkeypatch.setattr(journals, "boot", lambda: "another")
+    fourth = Journal(tmp_path / "ledger")
+    assert fourth.announce() == 3
+    start(fourth, "c")
+    assert list(Journal(tmp_path / "ledger").open) == ["c"]
+
+
 FULL = """
 import os, sys
 from pathlib import Path
+from sexton.supervise import journal as journals
 from sexton.supervise.journal import Journal
-state = Path(sys.argv[1])
+state, journals.LONG = Path(sys.argv[1]), int(sys.argv[2])
 journal = Journal(state / "ledger")
 journal.announce()
 with (state / "filler").open("wb", buffering=0) as filler:
@@ -118,8 +173,9 @@ print(written, Journal(state / "ledger").exits[-1].tree, Journal(state / "ledger
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small file system")
-def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
-    script = f"mount -t tmpfs -o size=4m none {tmp_path} && exec {sys.executable} -c '{FULL}' {tmp_path}"
+@pytest.mark.parametrize("long", [journals.LONG, 100_000])
+def test_a_full_disk_loses_nothing(tmp_path: Path, long: int) -> None:
+    script = f"mount -t tmpfs -o size=4m none {tmp_path} && exec {sys.executable} -c '{FULL}' {tmp_path} {long}"
     done = subprocess.run(["unshare", "--mount", "sh", "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["20", "last", "19999"]

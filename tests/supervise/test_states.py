@@ -13,24 +13,25 @@ from sexton.supervise.states import EVENTS, SHOWN, STATES, TABLE, Action, Event,
 
 # A row is an event, a column a state; "-": nothing follows.
 MEANT = """
-            stopped  wait     idle     starts   ready    backoff  done     fatal    stops    restarts failing  parks
-start       wait     -        -        -        -        starts   wait     wait     restarts -        restarts -
-stop        -        stopped  stopped  stops    stops    stopped  stopped  stopped  -        stops    stops    stops
-restart     wait     -        -        restarts restarts starts   wait     wait     restarts -        restarts restarts
-free        -        starts   -        -        -        -        -        -        -        -        -        -
-park        -        idle     -        -        -        -        -        -        -        -        -        -
-found       starts   -        -        -        -        -        -        -        -        -        -        -
-found-ready ready    -        -        -        -        -        -        -        -        -        -        -
-wanted      -        -        starts   -        -        -        -        -        -        -        -        -
-unused      -        -        -        -        parks    -        -        -        -        -        -        -
-ready       -        -        -        ready    -        -        -        -        -        -        -        -
-unwell      -        -        -        failing  failing  -        -        -        -        -        -        -
-stable      -        -        -        -        ready    -        -        -        -        -        -        -
-again       -        -        -        backoff  backoff  -        -        -        -        -        backoff  -
-complete    -        -        -        done     done     -        -        -        -        -        -        -
-exhausted   -        -        fatal    fatal    fatal    -        -        -        -        -        fatal    -
-gone        -        -        -        -        -        -        -        -        stopped  wait     -        idle
-due         -        -        -        -        -        starts   -        -        -        -        -        -
+            stopped wait    idle    starts  ready   backoff done    fatal   stops   renews  failing ends    parks
+start       wait    -       -       -       -       starts  wait    wait    renews  -       renews  renews  -
+stop        -       stopped stopped stops   stops   stopped stopped stopped -       stops   stops   stops   stops
+restart     wait    -       -       renews  renews  starts  wait    wait    renews  -       renews  renews  renews
+free        -       starts  -       -       -       -       -       -       -       -       -       -       -
+park        -       idle    -       -       -       -       -       -       -       -       -       -       -
+found       starts  -       -       -       -       -       -       -       -       -       -       -       -
+found-ready ready   -       -       -       -       -       -       -       -       -       -       -       -
+remains     stops   -       -       ends    ends    -       -       -       -       -       -       -       -
+wanted      -       -       starts  -       -       -       -       -       -       -       -       -       -
+unused      -       -       -       -       parks   -       -       -       -       -       -       -       -
+ready       -       -       -       ready   -       -       -       -       -       -       -       -       -
+unwell      -       -       -       failing failing -       -       -       -       -       -       -       -
+stable      -       -       -       -       ready   -       -       -       -       -       -       -       -
+again       -       -       -       backoff backoff -       -       -       -       -       backoff backoff -
+complete    -       -       -       done    done    -       -       -       -       -       -       done    -
+exhausted   -       -       fatal   fatal   fatal   -       -       -       -       -       fatal   fatal   -
+gone        -       -       -       -       -       -       -       -       stopped wait    -       -       idle
+due         -       -       -       -       -       starts  -       -       -       -       -       -       -
 """
 WORDS: dict[str, State] = {
     "wait": "waiting",
@@ -39,16 +40,17 @@ WORDS: dict[str, State] = {
     "ready": "ready",
     "idle": "idle",
     "failing": "failing",
+    "ends": "ending",
     "backoff": "backoff",
     "done": "completed",
     "fatal": "fatal",
     "stops": "stopping",
-    "restarts": "restarting",
+    "renews": "restarting",
     "parks": "parking",
 }
 _HEAD, *_ROWS = (line.split() for line in MEANT.strip().splitlines())
 CELLS = [(WORDS[state], row[0], WORDS.get(cell)) for row in _ROWS for state, cell in zip(_HEAD, row[1:], strict=True)]
-RUNNING = {"starting", "ready", "stopping", "restarting", "failing", "parking"}
+RUNNING = {"starting", "ready", "stopping", "restarting", "failing", "ending", "parking"}
 
 
 @pytest.mark.parametrize(("state", "event", "cell"), CELLS)
@@ -74,21 +76,23 @@ class Machine:
         """What can happen now, in reality."""
         found: list[Event] = ["start", "stop", "restart"]
         if self.state == "stopped" and not self.tree:
-            found += ["found", "found-ready"]
-        if self.state == "waiting":
-            found += ["free", "park"]
+            found += ["found", "found-ready", "remains"]
+        of_state: dict[State, list[Event]] = {
+            "waiting": ["free", "park"],
+            "starting": ["ready", "unwell", "remains"],
+            "ready": ["remains"],
+        }
+        found += of_state.get(self.state, [])
         if self.listening:
             found += ["wanted", "exhausted"]
         if self.timer:
             found.append("due")
-        if self.tree and self.state in {"starting", "failing", "ready"}:
+        if self.tree and self.state in {"starting", "failing", "ending", "ready"}:
             found += ["again", "exhausted"]
             if self.state != "failing":
                 found.append("complete")
         elif self.tree:
             found.append("gone")
-        if self.state == "starting":
-            found += ["ready", "unwell"]
         if self.watched:
             found += ["unwell", "unused", "stable"]
         return found
@@ -96,8 +100,10 @@ class Machine:
     def take(self, event: Event) -> None:
         if event in {"again", "complete", "exhausted", "gone"}:
             self.tree = self.asked = False
-        if event in {"found", "found-ready"}:
+        if event in {"found", "found-ready", "remains"}:
             self.tree = True
+        if event == "remains":
+            self.asked = True
         if event == "due":
             self.timer = False
         step = TABLE.get((self.state, event))
@@ -137,7 +143,7 @@ class Machine:
 
     def check(self) -> None:
         assert self.tree == (self.state in RUNNING)
-        assert self.asked == (self.state in {"stopping", "restarting", "failing", "parking"})
+        assert self.asked == (self.state in {"stopping", "restarting", "failing", "ending", "parking"})
         assert self.watched == (self.state == "ready")
         assert self.timer == (self.state == "backoff")
         assert self.listening == (self.state == "idle")

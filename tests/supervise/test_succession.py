@@ -86,6 +86,29 @@ def test_down_without_a_supervisor_writes_down_how_an_app_ended(home: Home) -> N
     assert (exited.instance, exited.exit.code) == ("web.0", 3)
 
 
+def test_who_cannot_be_heard_any_more_is_restarted_and_nobody_else(home: Home) -> None:
+    home.write(deaf="exec sleep 1000#restart = { backoff = 0.01 }\n", other="exec sleep 1000")
+    home.do("up", "-d")
+    before = home.pids()
+    kill(home.supervisor)
+    stray = home.state / "run" / "deaf.0.out"
+    stray.unlink()
+    stray.write_text("something else")
+    (stray.parent / "nobody.0.out").write_text("of nobody")
+    with closing(Handle(before["deaf.0"])) as held:
+        assert home.sexton("up", "-d").returncode == 1
+        held.wait_dead()
+    after = home.instances()
+    assert after["other.0"].pid == before["other.0"]
+    assert after["other.0"].state == "ready"
+    assert f"{stray}: it is no FIFO; take it away" in after["deaf.0"].message
+    log = (home.state / "supervisor.log").read_text()
+    assert f"deaf.0: stopping: what it writes cannot be read any more: {stray}: it is no FIFO" in log
+    assert "nobody.0: lost: what it wrote last is not read: " in log
+    stray.unlink()
+    assert home.sexton("start", "deaf").stdout == "deaf.0 is ready\n"
+
+
 def test_down_without_a_supervisor_ends_what_is_left(home: Home) -> None:
     home.do("up", "-d")
     before = home.pids()

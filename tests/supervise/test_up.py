@@ -350,6 +350,49 @@ def test_as_pid_1_it_is_behind_an_init(home: Home) -> None:
     assert "a.0: ended by SIGTERM" in done.out
 
 
+def test_down_from_within_its_container_is_a_success(home: Home) -> None:
+    """The end of the supervisor is that of PID 1, which then stops whoever else is there."""
+    with Running(
+        subprocess.Popen(
+            [*namespace(), SEXTON, "up"], cwd=home.directory, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        ),
+        Place.PID1,
+    ) as running:  # fmt: skip
+        until(running, "a.0: ready")
+        enter = ["nsenter", "--target", str(running.init.pid), "--pid", "--mount", f"--wd={home.directory}"]
+        enter += [] if os.geteuid() == 0 else ["--user", "--preserve-credentials"]
+        done = subprocess.run(
+            [*enter, SEXTON, "down"], capture_output=True, text=True, timeout=DEADLINE, check=False
+        )  # fmt: skip
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+        assert running.wait().code == 0
+
+
+FULL = """
+cd "$1" && mount -t tmpfs -o size=2m,mode=0700 none state && "$2" up -d || exit 9
+kill -9 $(cat state/supervisor.pid-lock) && flock state/supervisor.pid-lock true
+cat /dev/zero >state/filler 2>/dev/null
+"$2" up -d && "$2" status --json && "$2" stop a && "$2" start a && tr -d '\\0' <state/ledger
+"$2" down
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small file system")
+def test_it_comes_up_where_the_disk_is_full(home: Home) -> None:
+    home.state.mkdir(mode=0o700)
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", FULL, "sh", home.directory, SEXTON],
+        capture_output=True, text=True, timeout=2 * DEADLINE, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "No space left" not in done.stderr
+    found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    [status] = [one for one in found if "apps" in one]
+    assert [one["adopted"] for app in status["apps"] for one in app["instances"]] == [True]
+    assert [one["epoch"] for one in found if one.get("event") == "epoch"] == [1, 2]
+
+
 def test_status_watch_ends_with_the_supervisor(home: Home) -> None:
     home.sexton("up", "-d")
     with subprocess.Popen([SEXTON, "status", "--watch"], cwd=home.directory, stdout=subprocess.PIPE) as watching:

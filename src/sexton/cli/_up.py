@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 
     F = TypeVar("F", bound=Callable[..., object])
 
-BAD = frozenset({"backoff", "fatal"})
+BAD = frozenset({"backoff", "fatal", "stuck"})
 STYLES = {
     "ready": ("green",),
     "fatal": ("red",),
+    "stuck": ("red",),
     "backoff": ("yellow",),
     "starting": ("cyan",),
     "waiting": ("cyan",),

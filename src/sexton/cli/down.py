@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import select
+import signal
 import sys
 from typing import TYPE_CHECKING
 
@@ -38,12 +38,24 @@ def down(*, file: Path | None, leave: bool) -> None:
 def _ask(file: Path | None, *, leave: bool) -> None:
     """Ask the supervisor, and wait for its end. Raises NotRunning."""
     supervisor = client(file)
-    held = supervisor.hold()
-    try:
-        supervisor.down(leave=leave)
-        select.select([held], [], [])
-    finally:
-        os.close(held)
+    held = supervisor.hold()  # to our end
+    _mind_the_init(held)
+    supervisor.down(leave=leave)
+    select.select([held], [], [])
+
+
+def _mind_the_init(held: int) -> None:
+    """Where the supervisor is what a container runs, its end is that of all: the init then sends us SIGTERM too.
+
+    We are about to end by then, and with a better exit status.
+    """
+
+    def terminate(_number: int, _frame: object) -> None:
+        if not select.select([held], [], [], 0)[0]:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.raise_signal(signal.SIGTERM)
+
+    signal.signal(signal.SIGTERM, terminate)
 
 
 def _sweep(file: Path | None) -> None:

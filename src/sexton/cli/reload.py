@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 def reload(*, file: Path | None, as_json: bool) -> None:
     """Read the file again and apply the difference, and only that.
 
-    What is no more in it is stopped, what is new is started, what has changed is restarted. A file with a mistake
-    changes nothing.
+    What is no more in it is stopped, what is new is started, what has changed is restarted. The settings that are of no
+    app hold from then on, and the token of the API is read again. A file with a mistake changes nothing.
     """
     import msgspec
 
@@ -30,5 +30,5 @@ def reload(*, file: Path | None, as_json: bool) -> None:
     for what, apps in msgspec.structs.asdict(changes).items():
         if apps and what != "unchanged":
             print(f"{what}: {', '.join(apps)}")
-    if not (changes.added or changes.removed or changes.changed or changes.scaled):
+    if changes == type(changes)(unchanged=changes.unchanged):
         print("nothing has changed")

@@ -40,7 +40,7 @@ COLUMNS = [
 def status(*, file: Path | None, watch: bool, as_json: bool, targets: tuple[str, ...]) -> None:
     """Show every instance, or these, and its state.
 
-    Ends with 0 if all is well, 1 if an instance has failed or waits for its restart, 3 if no supervisor runs.
+    Ends with 0 if all is well, 1 if an instance has failed, waits for its restart or is stuck, 3 if no supervisor runs.
     """
     supervisor = client(file)
     found = supervisor.status()

@@ -15,6 +15,7 @@ from sexton.spawn import _ledger, _processes, _rescue, _start
 from sexton.spawn._tree import Tree
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 Policy = Literal["termination", "expiration", "reincarnation", "gentle"]
@@ -210,26 +211,31 @@ def _me() -> tuple[int, int]:
     return (me.pid, me.start) if me else (0, 0)
 
 
-def end(entry: _ledger.Entry, grace: float = GRACE) -> str:
+def end(
+    entry: _ledger.Entry,
+    grace: float = GRACE,
+    *,
+    patience: float = _rescue.DYING,
+    killed: Sequence[_processes.Process] = (),
+) -> str:
     """End a tree that has lost its owner: its guard is asked to, and has so long; then comes SIGKILL for each.
+
+    patience: seconds that they have to die. killed: those of it who were sent SIGKILL before.
 
     Gives "was gone" or "ended". Raises LeftoversError.
     """
     mark = _processes.mark_of(entry.tree)
     found = _processes.marked(mark)
     cgroups = _rescue.cgroups(mark)
-    if not found and not cgroups:
+    if not found and not cgroups and not killed:
         return "was gone"
-    there = bool(found) or any(map(_rescue.members, cgroups))
+    there = bool(found or killed) or any(map(_rescue.members, cgroups))
     for process in found:
         if _processes.is_guard(process.pid, mark):
             _ask(process.pid, mark, grace)
-    left = _rescue.end(mark)
-    if left:
-        names = ", ".join(str(process) for process in left)
-        raise LeftoversError(
-            f"of the tree {entry.tree} ({entry.command!r}) there is still alive after SIGKILL: {names}"
-        )
+    if left := _rescue.end(mark, patience, killed):
+        said = f"of the tree {entry.tree} ({entry.command!r}) there is still alive after SIGKILL: {_rescue.told(left)}"
+        raise LeftoversError(said)
     return "ended" if there else "was gone"
 
 

@@ -109,10 +109,26 @@ def with_cmdline(process: Process) -> Process:
 
 def variable(pid: int, name: str) -> str | None:
     """What that variable was when the process was executed; None where it was not set, or cannot be read."""
+    found = _environment(pid) or next(filter(None, map(_environment, _later_threads(pid))), {})
+    return found.get(name)
+
+
+def _environment(pid: int) -> dict[str, str]:
     from sexton import proc
 
     found = proc.environ(pid)
-    return None if isinstance(found, proc.Missing) else found.get(name)
+    return {} if isinstance(found, proc.Missing) else found
+
+
+def _later_threads(pid: int) -> list[int]:
+    """The threads of a process whose first one has ended; [] for any other."""
+    from sexton import proc
+
+    found = proc.stat(pid)
+    if isinstance(found, proc.Missing) or not found.zombie or found.threads <= 1:
+        return []
+    threads = proc.threads(pid)
+    return [] if isinstance(threads, proc.Missing) else [tid for tid in threads if tid != pid]
 
 
 def mark_of(tree: str) -> str:
@@ -148,12 +164,12 @@ def search(mark: str) -> tuple[list[Process], bool]:
 
     found, unclear = [], False
     for process in proc.snapshot():
-        if process.zombie or process.kernel:
+        if process.kernel:
             continue
         if carries(process.pid, mark):
             found.append(_of(process))
-        elif proc.environ(process.pid) == {} and not (proc.cmdline(process.pid) and proc.environ(process.pid) == {}):
-            unclear = True
+        elif not process.zombie and proc.environ(process.pid) == {}:
+            unclear |= not (proc.cmdline(process.pid) and proc.environ(process.pid) == {})
     return found, unclear
 
 

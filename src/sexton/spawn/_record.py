@@ -29,6 +29,7 @@ class Record:
         self.rescued = False  # the guard was lost; whom it left behind was ended by us
         self.why = ""
         self._error = ""  # what the guard could not do once the command ran
+        self.killed: dict[int, float] = {}  # who was sent SIGKILL, or could not be, and is not buried yet; and when
         self.seen = 0  # events so far, those that were forgotten too
         self.answers: dict[int, events.Event] = {}  # by the number of the command that each answers
         self.ignored: set[int] = set()  # the commands whose answers nobody waits for
@@ -113,6 +114,7 @@ class Record:
                 self._entry(line, how).signals.append("SIG" + line["signal"])
             case "killed":
                 self._entry(line, "kill").signals.append("SIGKILL")
+                self.killed[line["pid"]] = line["time"]
             case "reaped":
                 self._bury(line)
             case "stopping":
@@ -120,9 +122,14 @@ class Record:
             case "empty":
                 self.empty = True
             case "message":
-                self._error = line["text"] if line["level"] == "error" else self._error
+                self._hear(line)
             case "lost":
                 self._lost += line["count"]
+
+    def _hear(self, line: events.Line) -> None:
+        if line["level"] == "error":
+            self._error = line["text"]
+            self.killed |= {int(pid): line["time"] for pid in re.findall(r"(\d+) \(", self._error)}
 
     def _entry(self, line: events.Line, how: str) -> Entry:
         pid, comm = line["pid"], line.get("comm", "")
@@ -133,6 +140,7 @@ class Record:
         return entry
 
     def _bury(self, line: events.Line) -> None:
+        self.killed.pop(line["pid"], None)
         entry = self._alive.pop(line["pid"], None) or Entry(line["pid"], line["comm"], "adopted")
         entry.name = line["comm"] or entry.name
         entry.code = _code(line)

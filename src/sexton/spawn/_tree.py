@@ -58,6 +58,8 @@ class Tree(Channel):
     contain                 what holds the tree: "subreaper", "pidns" or "cgroup"
     """
 
+    _patience = _rescue.DYING
+
     def __init__(
         self, args: _start.Command, *, mark: str | None = None, **settings: Unpack[_start.TreeSettings]
     ) -> None:
@@ -166,9 +168,11 @@ class Tree(Channel):
         if self._record.empty and self._options.listen is None:
             self._record.closed = True  # that was its last word: a second waking to see it hang up would be in vain
         if self._record.closed:
-            if self._record.guard_lost(self._bury_guard(), self._options.on_exit):
-                self._unreachable = _rescue.end(_processes.mark_of(self.mark))
-                self._record.rescued = not self._unreachable
+            lost = self._record.guard_lost(self._bury_guard(), self._options.on_exit)
+            if lost or self._record.gave_up:
+                killed = _rescue.known(self._record.killed) if self.contain != "pidns" else ()
+                self._unreachable = _rescue.end(_processes.mark_of(self.mark), self._patience if lost else 0, killed)
+                self._record.rescued = lost and not self._unreachable
             if not self._watchers:
                 _ends.close(self._end)
 
@@ -242,10 +246,8 @@ class Tree(Channel):
 
     def _ended(self) -> int:
         if self._unreachable:
-            names = ", ".join(str(process) for process in self._unreachable)
-            raise LeftoversError(
-                f"of {self.args!r} there is still alive after SIGKILL: {names}; look at them with ps(1)"
-            )
+            said = _rescue.told(self._unreachable)
+            raise LeftoversError(f"of {self.args!r} there is still alive after SIGKILL: {said}")
         if said := self._record.gave_up:
             raise LeftoversError(f"not all of {self.args!r} could be ended; its guard {self.guard} said: {said}")
         code = self.returncode

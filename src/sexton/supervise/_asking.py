@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from sexton import aio
-from sexton.errors import SextonError
-from sexton.spawn import DEVNULL, Tree
+from sexton.errors import LeftoversError, SextonError
+from sexton.spawn import DEVNULL
+from sexton.supervise.survivors import Guarded
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from ssl import SSLContext
 
+    from sexton.spawn import Tree
     from sexton.supervise.probes import Context
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -209,15 +211,16 @@ async def command(words: tuple[str, ...], context: Context, seconds: float) -> N
             over = True
             inner.check_start()
         except TimeoutError:
-            await tree.stop()
             over = True
+            stuck = await _stopped(tree)
             read()
-            raise Bad(f"{said}: no end within {seconds:.3g} s{_last(tail)}") from None
+            raise Bad(f"{said}: no end within {seconds:.3g} s{stuck}{_last(tail)}") from None
         except (OSError, SextonError) as error:
             raise Bad(f"{said}: {getattr(error, 'strerror', None) or error}") from None
         finally:
             if not over:
-                await tree.kill()
+                with contextlib.suppress(LeftoversError):
+                    await tree.kill()
         read()
     finally:
         loop.remove_reader(reader)
@@ -227,9 +230,18 @@ async def command(words: tuple[str, ...], context: Context, seconds: float) -> N
         raise Bad(f"{said}: {how}{_last(tail)}")
 
 
+async def _stopped(tree: aio.Tree) -> str:
+    """Gives what is left of it even so."""
+    try:
+        await tree.stop()
+    except LeftoversError as error:
+        return f"; {error}"
+    return ""
+
+
 def _start(words: tuple[str, ...], context: Context, output: int) -> Tree:
     app = context.app
-    return Tree.unawaited(
+    return Guarded.unawaited(
         words,
         {
             "stdin": DEVNULL,

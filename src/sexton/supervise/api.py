@@ -54,13 +54,18 @@ class Api:
 
     async def listen(self, path: Path, tcp: config.Api | None = None) -> None:
         """On the unix socket, and on TCP if that is asked for. Raises OSError, UsageError."""
-        token = read_token(tcp.token_file) if tcp else b""
         await self._server.listen(path)
-        if tcp:
-            try:
-                await self._server.listen_tcp(tcp.listen, token)
-            except OSError as error:
-                raise UsageError(f"api.listen: {tcp.listen}: {error.strerror or error}") from None
+        await self._follow(tcp)
+
+    async def _follow(self, tcp: config.Api | None) -> bool:
+        """Listen on TCP as it is asked for now; whether that is another way than before. Raises UsageError."""
+        if tcp is None:
+            return await self._server.follow(None, b"")
+        token = read_token(tcp.token_file)
+        try:
+            return await self._server.follow(tcp.listen, token)
+        except OSError as error:
+            raise UsageError(f"api.listen: {tcp.listen}: {error.strerror or error}") from None
 
     def addresses(self) -> list[Any]:
         """Of each socket that it listens on, as getsockname(2) has it."""
@@ -74,7 +79,7 @@ class Api:
     async def reload(self) -> models.Changes:
         """Apply what the file says now; one reload at a time. Raises SextonError."""
         async with self._changing:
-            return await self.supervisor.reload()
+            return await self.supervisor.reload(self._follow)
 
     def _app(self) -> Starlette:
         calls: dict[str, Callable[[Request], Awaitable[Response]]] = {

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sexton.errors import UsageError
+from sexton.errors import LeftoversError, UsageError
 from sexton.supervise import listener, models, succession
 from sexton.supervise.config import Log
 from sexton.supervise.happenings import Events
@@ -19,13 +19,14 @@ from sexton.supervise.journal import Journal
 from sexton.supervise.logs import Capture
 from sexton.supervise.ports import Ports, write_ports_file
 from sexton.supervise.sockets import Sockets
-from sexton.supervise.states import SHOWN, State
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from sexton.supervise.config import App, Condition, Config
+    from sexton.supervise.states import State
 
+RISING: frozenset[State] = frozenset({"starting", "restarting", "failing", "ending"})
 DESCRIPTORS = 8  # of ours for one instance: its guard, its output, sockets, a probe
 SPARE = 100
 
@@ -57,6 +58,7 @@ class House:
         self._finished = asyncio.Event()
         self._code = 0
         self._ending: asyncio.Task[None] | None = None
+        self._forgetting: asyncio.Task[None] | None = None
         for app in config.order():
             for number in range(app.instances):
                 self.add(app, number)
@@ -88,24 +90,50 @@ class House:
             instance.happen("restart", "its configuration has changed")
         removal = asyncio.get_running_loop().create_task(self.remove(unwanted))
         for instance in list(self.instances.values()):
-            if instance.state == "stopped" and instance.app.autostart:
+            if (instance.state == "stopped" or instance.survivors) and instance.app.autostart:
                 instance.happen("start")
         await self.until(lambda: not self.getting_up(self.instances.values()))
-        await removal
+        try:
+            await removal
+        except LeftoversError:
+            self.forget_later()
         for name in self.capture.left() - self.instances.keys():
-            self.capture.resume(name, Log())  # its last words are kept, and the FIFOs are not
-            self.capture.close(name)
+            try:
+                self.capture.resume(name, Log())  # its last words are kept, and the FIFOs are not
+                self.capture.close(name)
+            except OSError as error:
+                self._output_lost(name, f"what it wrote last is not read: {error}")
 
     async def remove(self, gone: list[Instance]) -> None:
-        """Stop these, and forget them when nothing of them is left."""
-        while left := [one for one in gone if one.state not in SETTLED]:
-            for one in left:  # again and again: somebody may start it meanwhile
-                one.happen("stop", "nobody asks for it any more")
-            if any(one.state not in SETTLED for one in gone):
-                await self._change()
+        """Stop these, and forget them when nothing of them is left. Raises LeftoversError where it stays so: what is
+        settled is forgotten even then.
+        """
+        while not all(one.rests for one in self._unwanted(gone)):
+            await self._change()
         for one in gone:
-            one.close()
-            self.instances.pop(one.name, None)
+            if one.state in SETTLED:
+                one.close()
+                self.instances.pop(one.name, None)
+        if said := stuck(gone):
+            raise LeftoversError(said)
+
+    def _unwanted(self, gone: list[Instance]) -> list[Instance]:
+        for one in gone:
+            if one.state not in SETTLED:  # again and again: somebody may start it meanwhile
+                one.happen("stop", "nobody asks for it any more")
+        return gone
+
+    def forget_later(self) -> None:
+        """Forget those that nobody asks for when what is left of them ends."""
+        if self._forgetting is None or self._forgetting.done():
+            self._forgetting = asyncio.get_running_loop().create_task(self._forget())
+
+    async def _forget(self) -> None:
+        while gone := [one for one in self.instances.values() if is_too_many(one, self.config.apps)]:
+            try:
+                await self.remove(gone)
+            except LeftoversError:
+                await self._change()
 
     def _open_sockets(self, app: App) -> None:
         pids = [pid for one in self.of(app.name) if one.state in ALIVE for pid in one.pids()]
@@ -114,11 +142,10 @@ class House:
 
     def getting_up(self, instances: Iterable[Instance]) -> bool:
         """Some are on their way up, or wait for one that is."""
-        rising: set[State] = {"starting", "restarting", "failing"}
-        if any(one.state in rising for one in instances):
+        if any(map(_rises, instances)):
             return True
         waiting = any(one.state == "waiting" for one in instances)
-        return self._looking or (waiting and any(one.state in rising for one in self.instances.values()))
+        return self._looking or (waiting and any(map(_rises, self.instances.values())))
 
     async def wait(self) -> int:
         """Until all is over; the exit code."""
@@ -148,13 +175,15 @@ class House:
     async def _stop_all(self) -> None:
         everybody = list(self.instances.values())
         timer = asyncio.get_running_loop().call_later(self.config.stop_timeout, self._hurry)
-        while left := [one for one in everybody if one.state not in SETTLED]:
+        while left := [one for one in everybody if not one.rests]:
             for one in left:
-                if all(other.state in SETTLED for other in left if one.app.name in self.needs(other.app)):
+                if all(other.rests for other in left if one.app.name in self.needs(other.app)):
                     one.happen("stop")
-            if any(one.state not in SETTLED for one in left):
+            if not all(one.rests for one in left):
                 await self._change()
         timer.cancel()
+        if stuck(everybody):  # it is in the ledger, for who comes next
+            self._code = self._code or 1
         for one in everybody:
             one.close()
         for app in self.config.apps.values():
@@ -175,6 +204,8 @@ class House:
                 one.hurry()
 
     def _finish(self) -> None:
+        if self._forgetting:
+            self._forgetting.cancel()
         self.capture.leave()
         self.reserved.close()
         self.sockets.forget()
@@ -184,16 +215,16 @@ class House:
 
     # --- what instances tell ---
 
-    def changed(self, instance: Instance, was: State) -> None:
+    def changed(self, instance: Instance, was: models.State) -> None:
         """An instance is in another state."""
-        if SHOWN[was] != SHOWN[instance.state]:
+        if was != instance.shown:
             self.events.tell(
                 "state",
                 app=instance.app.name,
                 instance=instance.name,
-                state=SHOWN[instance.state],
-                was=SHOWN[was],
-                message=instance.message,
+                state=instance.shown,
+                was=was,
+                message=instance.why,
             )
         self._changed.set()
         self._changed = asyncio.Event()
@@ -324,6 +355,20 @@ class House:
     def ports(self) -> dict[str, dict[str, int]]:
         """The ports of each instance that has some, by name."""
         return {name: ports for name in self.instances if (ports := self.reserved.of(name))}
+
+
+def is_too_many(one: Instance, apps: dict[str, App]) -> bool:
+    """Nobody asks for it, where there are to be these apps."""
+    return one.app.name not in apps or one.number >= apps[one.app.name].instances
+
+
+def stuck(instances: Iterable[Instance]) -> str:
+    """Those of them of which something survives SIGKILL, and who that is; "": there is none."""
+    return "\n".join(f"{one.name} is stuck: {one.why}" for one in instances if one.shown == "stuck")
+
+
+def _rises(one: Instance) -> bool:
+    return one.state in RISING and not one.rests
 
 
 def _number(name: str) -> int:

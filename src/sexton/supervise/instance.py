@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import random
-import signal
 import time
 import uuid
 from collections import deque
@@ -14,26 +12,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sexton.errors import SextonError
-from sexton.spawn import Tree
-from sexton.spawn._start import seconds as guard_seconds
-from sexton.supervise import demand, limits, models, probes, starting
+from sexton.supervise import demand, limits, models, probes, starting, stopping, survivors
 from sexton.supervise.config import Probe
-from sexton.supervise.life import Life
+from sexton.supervise.life import Life, said
 from sexton.supervise.notify import Notify
 from sexton.supervise.states import SHOWN, TABLE, Action, Event, State, judge, pause
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine
+    from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
     from typing import Any
 
+    from sexton.spawn import Process, Tree
     from sexton.supervise.config import App
     from sexton.supervise.house import House
     from sexton.supervise.journal import Entry
 
-ALIVE: frozenset[State] = frozenset({"starting", "ready", "stopping", "restarting", "failing", "parking"})
+ALIVE: frozenset[State] = frozenset({"starting", "ready", "stopping", "restarting", "failing", "ending", "parking"})
 SETTLED: frozenset[State] = frozenset({"stopped", "completed", "fatal"})
 SOME_LINES = 1000  # in which an adopted instance may have said that it is ready
-HURRY = 15.0  # seconds after SIGKILL was ordered until a guard that does not answer is ended too
 
 
 class Instance:
@@ -52,6 +48,7 @@ class Instance:
         self.retry_at: float | None = None
         self.last_exit: models.Exit | None = None
         self.life: Life | None = None
+        self.survivors: survivors.Survivors | None = None  # of a tree that nobody looks after any more
         self.mark = ""
         self.cell: Path | None = None  # its cgroup, if it is limited
         self.notify: Notify | None = None
@@ -81,6 +78,21 @@ class Instance:
         }
 
     # --- what others see ---
+
+    @property
+    def shown(self) -> models.State:
+        """Its state, as the outside is told it."""
+        return "stuck" if self.survivors and self.survivors.text else SHOWN[self.state]
+
+    @property
+    def why(self) -> str:
+        """Why it is in that state."""
+        return (self.survivors.text if self.survivors else "") or self.message
+
+    @property
+    def rests(self) -> bool:
+        """Nothing will happen to it by itself, or nobody can say when."""
+        return self.state in SETTLED or self.shown == "stuck"
 
     @property
     def ports(self) -> dict[str, int]:
@@ -121,15 +133,15 @@ class Instance:
             name=self.name,
             app=self.app.name,
             number=self.number,
-            state=SHOWN[self.state],
+            state=self.shown,
             since=self.since,
             pid=life.pid if life else 0,
-            guard=life.tree.guard if life else 0,
+            guard=life.guard if life else 0,
             restarts=self.restarts,
             adopted=self.adopted,
             ports=self.ports,
             last_exit=self.last_exit,
-            message=self.message or status,
+            message=self.why or status,
             retry_at=self.retry_at,
         )
 
@@ -152,11 +164,11 @@ class Instance:
         step = TABLE.get((self.state, event))
         if step is None:
             return
-        was, self.state = self.state, step.state
+        was, shown, self.state = self.state, self.shown, step.state
         if was != step.state:
             self.since = time.time()
             self.message = message
-            self.house.changed(self, was)
+            self.house.changed(self, shown)
         for action in step.actions:
             self._do[action]()
 
@@ -191,27 +203,13 @@ class Instance:
             house.reserved.take(self.name, name, wanted)
         house.reserved.secure(self.name)
         house.ports_changed()
-        if uses_notify(app):
+        if starting.uses_notify(app):
             self.notify = self.notify or self._hear()
             self.notify.reset()
         self.mark = uuid.uuid4().hex
         plan = starting.plan(self)
         self.environment, self.cell = plan.environment, plan.cell
-        house.journal.append(
-            "start",
-            tree=self.mark,
-            instance=self.name,
-            app=app.name,
-            epoch=house.epoch,
-            command=plan.command,
-            policy=app.orphans.policy,
-            listen=plan.listen,
-            ports=self.ports,
-            started=time.time(),
-            restarts=self.restarts,
-            settings=starting.digest(app),
-            cgroup=None if plan.cell is None else str(plan.cell),
-        )
+        starting.write_down(self, plan)
         try:
             tree = self._start_tree(plan)
         except BaseException:
@@ -236,7 +234,7 @@ class Instance:
         out, err = self.house.capture.open(self.name, app.log, starting.uid(app))
         try:
             settings: Any = {**plan.settings, "stdout": out, "stderr": err}
-            return Tree.unawaited(plan.command, settings, mark=self.mark)
+            return survivors.Guarded.unawaited(plan.command, settings, mark=self.mark)
         finally:
             os.close(out)
             os.close(err)
@@ -254,15 +252,32 @@ class Instance:
         self.environment = dict(os.environ)
         for name, port in entry.ports.items():
             self.house.reserved.adopt(self.name, name, port, self.app.ports.get(name, port))
-        if uses_notify(self.app):
-            self.notify = self._hear()
-        self.house.capture.resume(self.name, self.app.log)
+        unheard = self._hear_again()
         if not ready and self.app.ready and self.app.ready.log is not None:
             lines = self._listen_to_lines()
             for line in self.house.capture.tail([self.name], SOME_LINES):  # it may have been written before
                 lines.put_nowait(line)
         self._live(tree)
         self.happen("found-ready" if ready else "found")
+        if unheard:  # it would hang as soon as nobody has room for what it writes
+            self.happen("restart", f"what it writes cannot be read any more: {unheard}")
+
+    def _hear_again(self) -> str:
+        """Go on to hear of it; gives what kept us from that."""
+        try:
+            if starting.uses_notify(self.app):
+                self.notify = self._hear()
+            self.house.capture.resume(self.name, self.app.log)
+        except OSError as error:
+            return str(error)
+        return ""
+
+    def inherit(self, entry: Entry) -> None:
+        """Of the tree that an earlier supervisor started is left who does not end."""
+        self.mark, self.restarts = entry.tree, entry.restarts
+        self.cell = Path(entry.cgroup) if entry.cgroup else None
+        self.happen("remains")
+        self._wait_for(entry.survivors, 0 if entry.survivors else survivors.PATIENCE)
 
     def _hear(self) -> Notify:
         path = self.house.run / f"{self.name}.notify"
@@ -360,35 +375,12 @@ class Instance:
             return
         self.life.ask()
         if self._stopping is None:
-            self._stopping = asyncio.get_running_loop().create_task(self._stop(self.life))
+            self._stopping = asyncio.get_running_loop().create_task(stopping.stop(self, self.life))
             self._stopping.add_done_callback(self._stop_done)
 
     def _stop_done(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()):
             self.house.fault(self, error)
-
-    async def _stop(self, life: Life) -> None:
-        """A command first, the signal, the grace, SIGKILL: until the guard says that nothing is left."""
-        stop = self.app.stop
-        until = asyncio.get_running_loop().time() + stop.grace
-        if stop.command:
-            await self._before_stop(stop.command, stop.grace)
-        left = max(until - asyncio.get_running_loop().time(), 0)
-        if stop.scope == "tree" or left <= 0 or not life.pid:
-            life.order(f"stop {guard_seconds('grace', left)}")
-        else:
-            life.order(f"signal {stop.signal} {stop.scope}")
-            await asyncio.sleep(left)
-            life.order("stop 0")
-        await asyncio.sleep(left + HURRY)
-        life.order("kill")
-        await asyncio.sleep(HURRY)
-        with contextlib.suppress(OSError):  # it does not listen: it is stopped, or traced; its tree is ended without it
-            os.kill(life.tree.guard, signal.SIGKILL)
-
-    async def _before_stop(self, command: tuple[str, ...], grace: float) -> None:
-        with contextlib.suppress(Exception):  # whatever it is, the stop goes on
-            await starting.run_beside(self, command, grace)
 
     def hurry(self) -> None:
         """It is being stopped, and there is no more time."""
@@ -401,6 +393,8 @@ class Instance:
         self._unwatch()
         if self._stopping:
             self._stopping.cancel()
+        if self.survivors:
+            self.survivors.close()
         if self.life:
             self.life.leave()
             self.life = None
@@ -411,19 +405,47 @@ class Instance:
         self.house.tell_exit(self, how)
 
     def _over(self) -> None:
-        """The guard has gone too."""
-        life, self.life = self.life, None
+        """The guard has gone."""
+        life = self.life
         assert life
         if self._stopping:
             self._stopping.cancel()
             self._stopping = None
+        if left := life.left:
+            self._wait_for(left, life.patience)
+            self.happen("remains")
+        else:
+            self._gone()
+
+    def _wait_for(self, left: Sequence[Process], patience: float) -> None:
+        loop = asyncio.get_running_loop()
+        self.survivors = survivors.Survivors(
+            self.mark, left, loop, patience=patience, said=self._stick, over=self._unstick
+        )
+
+    def _stick(self) -> None:
+        assert self.survivors
+        killed = [(process.pid, process.start) for process in self.survivors.left]
+        self.house.journal.append("left", tree=self.mark, killed=killed)
+        self.house.changed(self, SHOWN[self.state])
+
+    def _unstick(self) -> None:
+        shown, self.survivors = self.shown, None
+        self.house.changed(self, shown)
+        if self.life:
+            self.life.end()
+        self._gone()
+
+    def _gone(self) -> None:
+        """Nothing is left."""
+        life, self.life = self.life, None
         self.house.journal.append("end", tree=self.mark)
         self.house.capture.flush(self.name)
         limited = self._leave_cell()
-        if self.state in {"starting", "ready", "failing"}:
+        if life and self.state in {"starting", "ready", "failing", "ending"}:
             how = life.exit
             good = bool(how and how.code == 0) and self.state != "failing" and not life.failed
-            self._judge(good=good, why=" ".join(filter(None, (life.failed or _said(how), limited))))
+            self._judge(good=good, why=" ".join(filter(None, (life.failed or said(how), limited))))
         else:
             self.happen("gone")
 
@@ -467,21 +489,10 @@ class Instance:
     def close(self) -> None:
         """It is not to be any more: nothing runs, nothing is kept."""
         self._unwatch()
+        if self.survivors:
+            self.survivors.close()
         if self.notify:
             self.notify.close()
             self.notify = None
         self.house.capture.close(self.name)
         self.house.reserved.release(self.name)
-
-
-def uses_notify(app: App) -> bool:
-    """Its instances speak to us by sd_notify(3)."""
-    return any(probe is not None and probe.notify for probe in (app.ready, app.live))
-
-
-def _said(how: models.Exit | None) -> str:
-    if how is None:
-        return "its guard was lost"
-    if how.signal:
-        return f"ended by SIG{how.signal}" + (f" ({how.why})" if how.why else "")
-    return f"ended with exit code {how.code}"

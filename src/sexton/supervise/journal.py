@@ -5,9 +5,11 @@ An append-only file of JSON lines, `ledger` in the state directory:
   {"event": "start", "epoch": 3, "tree": "...", "instance": "web.0", "app": "web", "command": [...], ...}
   {"event": "ready", "tree": "..."}
   {"event": "exit", "tree": "...", "instance": "web.0", "code": 0, ...}
+  {"event": "left", "tree": "...", "killed": [[9, 123]]}
   {"event": "end", "tree": "..."}
 Room for lines to come is reserved on the disk (NUL bytes at the end of the file), so that it can be written when the
-disk is full. Beginning a new epoch writes the file anew, without what is over.
+disk is full. Beginning a new epoch writes the file anew, without what is over; so does a line with which what is over
+outweighs the rest. Where the disk has no room for a new file, the old one goes on.
 """
 
 from __future__ import annotations
@@ -20,12 +22,14 @@ from typing import Any
 
 import msgspec
 
-from sexton.spawn import _ledger, _owner, _processes
+from sexton.spawn import Process, _ledger, _owner, _processes, _rescue
 from sexton.spawn._ledger import boot
 from sexton.supervise import limits, models
 
 RESERVE = 1 << 20  # bytes; some four thousand starts and exits
 KEEP_EXITS = 1000  # that a new epoch remembers
+LONG = 1 << 22  # bytes; a shorter file is not written anew
+OUTWEIGHED = 4  # nor is one that has grown to less than so many times what it was
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,10 +48,20 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     until: float | None = None  # unix seconds: expiration's hard maximum
     cgroup: str | None = None
     settings: str = ""  # a digest of what the app was started with
+    killed: tuple[tuple[int, int], ...] = ()  # (pid, start) of who was alive even after SIGKILL
 
-    def end(self) -> str:
-        """End its tree, whose supervisor is dead: "was gone" or "ended". Raises LeftoversError."""
-        how = _owner.end(_ledger.Entry(self.tree, self.epoch, list(self.command), self.listen))
+    @property
+    def survivors(self) -> list[Process]:
+        """Those who were; their names are not known."""
+        return [Process(pid, 0, "", "", start) for pid, start in self.killed]
+
+    def end(self, patience: float = _rescue.DYING) -> str:
+        """End its tree, whose supervisor is dead: "was gone" or "ended".
+
+        Raises LeftoversError for who has not died so many seconds after SIGKILL.
+        """
+        entry = _ledger.Entry(self.tree, self.epoch, list(self.command), self.listen)
+        how = _owner.end(entry, patience=patience, killed=self.survivors)
         if self.cgroup:
             limits.remove(Path(self.cgroup))
         return how
@@ -75,20 +89,34 @@ class Journal:
         self._fd = -1
         self._end = 0
         self._room = 0
+        self._whole = True  # the last line has its end
+        self._long = LONG  # bytes, from which on it is time to write it anew
         with contextlib.suppress(FileNotFoundError):
-            for line in path.read_bytes().split(b"\n"):
+            data = path.read_bytes()
+            self._end, self._room = len(data.rstrip(b"\0")), len(data)
+            self._whole = data[: self._end].endswith(b"\n")
+            for line in data.split(b"\n"):
                 with contextlib.suppress(msgspec.MsgspecError, KeyError, TypeError, ValueError, AttributeError):
                     self._take(msgspec.json.decode(line.strip(b"\0")))
-        if self.boot != boot():  # nothing survives a boot
+        if self.boot != boot():
             self.open.clear()
+            self.ready.clear()
 
     def _take(self, line: dict[str, Any]) -> None:
         match line["event"]:
             case "epoch":
-                self.epoch, self.boot = int(line["epoch"]), str(line["boot"])
+                self.epoch = int(line["epoch"])
+                if self.boot != line["boot"]:  # nothing survives a boot
+                    self.boot = str(line["boot"])
+                    self.open.clear()
+                    self.ready.clear()
             case "start":
                 entry = msgspec.convert(line, Entry)
                 self.open[entry.tree] = entry
+            case "left":
+                entry = self.open[line["tree"]]
+                killed = msgspec.convert(line["killed"], tuple[tuple[int, int], ...])
+                self.open[entry.tree] = msgspec.structs.replace(entry, killed=killed)
             case "ready":
                 self.ready.add(str(line["tree"]))
             case "exit":
@@ -98,13 +126,43 @@ class Journal:
                 self.ready.discard(str(line["tree"]))
 
     def announce(self) -> int:
-        """A new epoch: this process. Writes the file anew. Raises OSError."""
-        me = _processes.look(os.getpid())
+        """A new epoch: this process. Writes the file anew, where there is room for that. Raises OSError."""
         self.epoch, self.boot = self.epoch + 1, boot()
-        lines = [
-            {"event": "epoch", "epoch": self.epoch, "pid": os.getpid(), "start": me.start if me else 0}
-            | {"boot": self.boot, "time": time.time()}
-        ]
+        try:
+            self._rewrite()
+        except OSError as error:
+            try:
+                self._go_on()
+            except OSError:
+                raise error from None
+        return self.epoch
+
+    def _go_on(self) -> None:
+        """The new epoch is a line more in the old file. Raises OSError."""
+        fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
+        data = b"" if self._whole else b"\n"
+        data += msgspec.json.encode(self._header()) + b"\n"
+        try:
+            _write(fd, data, self._end)
+        except OSError:
+            os.close(fd)
+            raise
+        self._fd = fd
+        self._end += len(data)
+        self._room = max(self._room, self._end)
+        self._put_off()
+
+    def _put_off(self) -> None:
+        self._long = max(LONG, 2 * self._end)
+
+    def _header(self) -> dict[str, Any]:
+        me = _processes.look(os.getpid())
+        about = {"event": "epoch", "epoch": self.epoch, "pid": os.getpid(), "start": me.start if me else 0}
+        return about | {"boot": self.boot, "time": time.time()}
+
+    def _rewrite(self) -> None:
+        """Another file in its place, without what is over. Raises OSError; the file is as it was then."""
+        lines = [self._header()]
         lines += [{"event": "exit", **msgspec.to_builtins(exited)} for exited in self.exits]
         lines += [{"event": "start", **msgspec.to_builtins(entry)} for entry in self.open.values()]
         lines += [{"event": "ready", "tree": tree} for tree in self.ready]
@@ -117,10 +175,14 @@ class Journal:
             os.replace(part, self.path)
         except OSError:
             os.close(fd)
+            part.unlink(missing_ok=True)  # its room is dear now
             raise
+        if self._fd >= 0:
+            os.close(self._fd)
         self._fd, self._end, self._room = fd, len(data), len(data)
+        self._long = max(LONG, OUTWEIGHED * self._end)
+        self.unwritten.clear()  # it is in there
         self._reserve()
-        return self.epoch
 
     def append(self, event: str, **about: Any) -> None:
         """Write a line; it outlives us when this returns. What the disk has no room for is written later.
@@ -130,6 +192,11 @@ class Journal:
         line: dict[str, Any] = {"event": event, **about}
         self._take(msgspec.to_builtins(line))
         self.unwritten.append(msgspec.json.encode(line) + b"\n")
+        if self._end > self._long:
+            self._put_off()
+            with contextlib.suppress(OSError):
+                self._rewrite()
+                return
         data = b"".join(self.unwritten)
         if self._end + len(data) > self._room:
             self._reserve()

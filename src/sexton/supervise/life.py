@@ -8,21 +8,21 @@ from typing import TYPE_CHECKING
 
 from sexton import events
 from sexton.errors import SextonError
-from sexton.supervise import models
+from sexton.supervise import models, survivors
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
-    from sexton.spawn import Tree
+    from sexton.spawn import Process, Tree
 
 
 class Life:
-    """From the start, or the adoption, of a tree until nothing of it is left.
+    """From the start, or the adoption, of a tree until its guard has gone, and with it the tree.
 
     started   is called when the command runs
-    written   is called with how it ended when nothing is left, and before the guard forgets the exit status
-    over      is called when the guard has gone
+    written   is called with how it ended when that is known, and before the guard forgets the exit status
+    over      is called when the guard has gone; who survived SIGKILL is in `left` then
     """
 
     def __init__(
@@ -45,6 +45,7 @@ class Life:
         self._why = ""
         self._left = 0
         self._killed = 0
+        self._killed_at: float | None = None
         self._forgotten = False
         self._watched = contextlib.ExitStack()
         self._descriptor = self._watched.enter_context(tree.watched())
@@ -56,6 +57,22 @@ class Life:
     def pid(self) -> int:
         """The command's; 0 before it runs and after it ended."""
         return 0 if self._exited or self.exit else self.tree.pid
+
+    @property
+    def guard(self) -> int:
+        """The guard's pid; 0 when it has gone."""
+        return 0 if self.tree.over else self.tree.guard
+
+    @property
+    def left(self) -> tuple[Process, ...]:
+        """Who is alive though the guard has gone."""
+        return self.tree.processes() if self.tree.over else ()
+
+    @property
+    def patience(self) -> float:
+        """Seconds that those have yet to die of SIGKILL until it is said that they do not."""
+        killed_at = self._loop.time() if self._killed_at is None else self._killed_at
+        return max(killed_at + survivors.PATIENCE - self._loop.time(), 0)
 
     def order(self, words: str) -> None:
         """Send the guard a command; its answer is not waited for."""
@@ -98,8 +115,8 @@ class Life:
             self._take(event)
         if self.tree.over:
             self._forget()
-        if self.tree.over or self.tree.held:
-            self._end()
+        if self.tree.held or (self.tree.over and (self._exited or not self.left)):
+            self.end()
         if self.tree.over:
             self._over()
 
@@ -115,9 +132,10 @@ class Life:
                 self._why, self._left = event.why, max(event.left, 0)
             case events.Killed():
                 self._killed += 1
+                self._killed_at = self._killed_at or self._loop.time()
 
-    def _end(self) -> None:
-        """Nothing is left. When it is written down, the guard may forget it."""
+    def end(self) -> None:
+        """Nothing is left, or how the command ended is known. When it is written down, the guard may forget it."""
         if self.exit is not None:
             return
         self.exit = self._how()
@@ -134,3 +152,12 @@ class Life:
         return models.Exit(
             time=time.time(), code=code, signal=signal, why=why, left=self._left, killed=self._killed, seconds=seconds
         )
+
+
+def said(how: models.Exit | None) -> str:
+    """How a command ended, in words."""
+    if how is None:
+        return "its guard was lost"
+    if how.signal:
+        return f"ended by SIG{how.signal}" + (f" ({how.why})" if how.why else "")
+    return f"ended with exit code {how.code}"

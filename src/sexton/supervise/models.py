@@ -13,6 +13,7 @@ State = Literal[
     "starting",  # it runs, and is not ready yet
     "ready",
     "stopping",
+    "stuck",  # something of it is alive even after SIGKILL: nothing is started beside that, until it ends
     "backoff",  # it ended, and is started again in a moment
     "completed",  # it ended with 0, and is not to be started again
     "fatal",  # it ended too often, or cannot be started
@@ -107,12 +108,13 @@ class Done(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Changes(msgspec.Struct, frozen=True, kw_only=True):
-    """What a reload did, by app."""
+    """What a reload did, by app; `settings`: what is of no app, and holds from now on."""
 
     added: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
     scaled: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
     unchanged: tuple[str, ...] = ()
 
 

@@ -39,11 +39,20 @@ def lock(state: Path, *, shared: bool = False) -> Iterator[None]:
             remedy = "`sexton reload` applies the file, `sexton down` ends it"
             raise Occupied(f"a supervisor runs already: process {holder} holds {state}; {remedy}") from None
         if not shared:
-            os.ftruncate(fd, 0)
-            os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+            _sign(fd)
         yield
     finally:
         os.close(fd)
+
+
+def _sign(fd: int) -> None:
+    """Say who holds it. In the room that is there: on a full disk what was given back may be gone."""
+    name = f"{os.getpid()}\n".encode()
+    try:
+        os.pwrite(fd, name, 0)
+        os.ftruncate(fd, len(name))
+    except OSError:
+        os.ftruncate(fd, 0)
 
 
 async def run(

@@ -33,6 +33,21 @@ FAREWELL = 2.0  # seconds that answers have when the server closes
 SHORTEST_TOKEN = 16  # characters
 
 
+class Tcp:
+    """Where it listens on TCP, and for whom."""
+
+    def __init__(self, address: str, token: bytes) -> None:
+        self.address = address
+        self.token = token
+        self.state = ServerState()
+        self.server: asyncio.Server | None = None
+
+
+def _connections(state: ServerState) -> list[_Protocol]:
+    connections: list[Any] = list(state.connections)
+    return connections
+
+
 class Server:
     """Serves an ASGI application, on as many sockets as it is told to listen on."""
 
@@ -44,6 +59,7 @@ class Server:
         self._config.load()
         self._states: list[ServerState] = []
         self._servers: list[asyncio.Server] = []
+        self._tcp: Tcp | None = None
         self._path: Path | None = None
         self._made: tuple[int, int] = (0, 0)
 
@@ -53,37 +69,56 @@ class Server:
         self._path, self._made = path, _place(path)
         listener.setblocking(False)
         loop = asyncio.get_running_loop()
-        self._servers.append(await loop.create_unix_server(self._serve(None), sock=listener, backlog=CROWD))
+        self._servers.append(await loop.create_unix_server(self._serve(ServerState()), sock=listener, backlog=CROWD))
 
-    async def listen_tcp(self, address: str, token: bytes) -> None:
-        """On HOST:PORT, for whoever has the token. Raises OSError."""
+    async def follow(self, address: str | None, token: bytes) -> bool:
+        """On TCP at HOST:PORT as well, for whoever has the token, and nowhere else on TCP; None: not on TCP.
+
+        Whether that is another than before; who is connected by what was before gets its answer, and no more. Raises
+        OSError; nothing has changed then.
+        """
+        old = self._tcp
+        if (old and old.address) == address and (old is None or old.token == token):
+            return False
+        if old and old.address == address:
+            old.token = token
+        else:
+            self._tcp = await self._listen_tcp(address, token) if address else None
+            if old and old.server:
+                old.server.close()
+                self._servers.remove(old.server)
+        for connection in _connections(old.state) if old else ():
+            connection.take_leave()
+        return True
+
+    async def _listen_tcp(self, address: str, token: bytes) -> Tcp:
         host, _, port = address.rpartition(":")
-        server = await asyncio.get_running_loop().create_server(self._serve(token), host.strip("[]") or None, int(port))
-        self._servers.append(server)
+        tcp = Tcp(address, token)
+        serve = self._serve(tcp.state, tcp)
+        tcp.server = await asyncio.get_running_loop().create_server(serve, host.strip("[]") or None, int(port))
+        self._servers.append(tcp.server)
+        return tcp
 
     def addresses(self) -> list[Any]:
         """Of each socket, as getsockname(2) has it."""
         return [one.getsockname() for server in self._servers for one in server.sockets]
 
-    def _serve(self, token: bytes | None) -> Callable[[], asyncio.Protocol]:
-        state = ServerState()
+    def _serve(self, state: ServerState, tcp: Tcp | None = None) -> Callable[[], asyncio.Protocol]:
         self._states.append(state)
-        return lambda: _Protocol(self._config, state, {"token": token})
-
-    def _connections(self) -> list[_Protocol]:
-        connections: list[Any] = [connection for state in self._states for connection in state.connections]
-        return connections
+        return lambda: _Protocol(self._config, state, {"token": tcp.token if tcp else None})
 
     async def close(self) -> None:
         """Accept nobody any more; what is being answered has a moment to end."""
         for server in self._servers:
             server.close()
-        for connection in self._connections():
-            connection.take_leave()
+        for state in self._states:
+            for connection in _connections(state):
+                connection.take_leave()
         if tasks := {task for state in self._states for task in state.tasks}:
             await asyncio.wait(tasks, timeout=FAREWELL)
-        for connection in self._connections():
-            connection.transport.abort()
+        for state in self._states:
+            for connection in _connections(state):
+                connection.transport.abort()
         for task in tasks:
             task.cancel()
         await asyncio.sleep(0)  # in which the transports close what they have

@@ -166,3 +166,28 @@ def uid(app: App) -> int | None:
         return pwd.getpwnam(name).pw_uid
     except KeyError:
         return None
+
+
+def uses_notify(app: App) -> bool:
+    """Its instances speak to us by sd_notify(3)."""
+    return any(probe is not None and probe.notify for probe in (app.ready, app.live))
+
+
+def write_down(instance: Instance, plan: Plan) -> None:
+    """That it is being started, into the ledger."""
+    app, house = instance.app, instance.house
+    house.journal.append(
+        "start",
+        tree=instance.mark,
+        instance=instance.name,
+        app=app.name,
+        epoch=house.epoch,
+        command=plan.command,
+        policy=app.orphans.policy,
+        listen=plan.listen,
+        ports=instance.ports,
+        started=time.time(),
+        restarts=instance.restarts,
+        settings=digest(app),
+        cgroup=None if plan.cell is None else str(plan.cell),
+    )

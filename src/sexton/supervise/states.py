@@ -25,6 +25,7 @@ State = Literal[
     "stopping",  # nothing
     "restarting",  # another start
     "failing",  # the judgement of a failure
+    "ending",  # nobody asked for it: the judgement of how it ended
     "parking",  # a sleep until it is wanted
 ]
 Event = Literal[
@@ -35,6 +36,7 @@ Event = Literal[
     "park",  # what it waited for is there, and it is started on demand
     "found",  # it runs: an earlier supervisor started it
     "found-ready",  # and was ready then
+    "remains",  # nobody looks after its tree any more, and something of it is still alive
     "wanted",  # on demand: a connection is there
     "unused",  # on demand: nobody was connected for so long
     "ready",
@@ -79,6 +81,7 @@ TABLE: dict[tuple[State, Event], Step] = {
     ("stopped", "restart"): _BEGIN,
     ("stopped", "found"): Step("starting", ("probe",)),
     ("stopped", "found-ready"): Step("ready", ("watch",)),
+    ("stopped", "remains"): Step("stopping"),
     ("completed", "start"): _BEGIN,
     ("completed", "restart"): _BEGIN,
     ("completed", "stop"): Step("stopped"),
@@ -108,6 +111,12 @@ TABLE: dict[tuple[State, Event], Step] = {
     ("failing", "stop"): Step("stopping"),
     ("failing", "start"): Step("restarting"),
     ("failing", "restart"): Step("restarting"),
+    ("ending", "again"): Step("backoff", ("schedule",)),
+    ("ending", "complete"): Step("completed"),
+    ("ending", "exhausted"): Step("fatal", ("escalate",)),
+    ("ending", "stop"): Step("stopping"),
+    ("ending", "start"): Step("restarting"),
+    ("ending", "restart"): Step("restarting"),
     ("parking", "gone"): Step("idle", ("listen",)),
     ("parking", "stop"): Step("stopping"),
     ("parking", "restart"): Step("restarting"),
@@ -117,12 +126,13 @@ for _state in ("starting", "ready"):
         (_state, "stop"): Step("stopping", ("unwatch", "end")),
         (_state, "restart"): Step("restarting", ("unwatch", "end")),
         (_state, "unwell"): Step("failing", ("unwatch", "end")),
+        (_state, "remains"): Step("ending", ("unwatch",)),
         (_state, "again"): Step("backoff", ("unwatch", "schedule")),
         (_state, "complete"): Step("completed", ("unwatch",)),
         (_state, "exhausted"): Step("fatal", ("unwatch", "escalate")),
     }
 
-# What the outside is told of the four ways of being stopped.
+# What the outside is told of the ways of being stopped.
 SHOWN: dict[State, models.State] = {
     "stopped": "stopped",
     "waiting": "waiting",
@@ -135,6 +145,7 @@ SHOWN: dict[State, models.State] = {
     "stopping": "stopping",
     "restarting": "stopping",
     "failing": "stopping",
+    "ending": "stopping",
     "parking": "stopping",
 }
 

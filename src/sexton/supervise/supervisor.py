@@ -8,18 +8,17 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from sexton import __version__
-from sexton.errors import SextonError, UsageError
+from sexton.errors import LeftoversError, SextonError, UsageError
 from sexton.spawn._record import name_of
 from sexton.supervise import limits, models, starting
-from sexton.supervise.house import House
+from sexton.supervise.house import House, is_too_many, stuck
 from sexton.supervise.instance import SETTLED, Instance
-from sexton.supervise.states import SHOWN
 from sexton.supervise.targets import unknown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
-    from sexton.supervise.config import App, Config
+    from sexton.supervise.config import Api, App, Config
 
 
 class Supervisor(House):
@@ -83,11 +82,13 @@ class Supervisor(House):
         return _done(chosen)
 
     async def stop(self, targets: Sequence[str]) -> models.Done:
-        """Stop them; returns when nothing of them is left."""
+        """Stop them; returns when nothing of them is left. Raises LeftoversError where something survives SIGKILL."""
         chosen = self.find(targets)
         for one in reversed(chosen):
             one.happen("stop")
-        await self.until(lambda: all(one.state in SETTLED for one in chosen))
+        await self.until(lambda: all(one.rests for one in chosen))
+        if said := stuck(chosen):
+            raise LeftoversError(said)
         return _done(chosen)
 
     async def restart(self, targets: Sequence[str]) -> models.Done:
@@ -104,10 +105,8 @@ class Supervisor(House):
     async def _renew(self, one: Instance) -> None:
         one.happen("restart")
         await self.until(lambda: not self.getting_up([one]))
-        if one.state in {"backoff", "fatal"}:
-            raise SextonError(
-                f"{one.name} did not come up again: {one.message}; the instances after it are as they were"
-            )
+        if one.shown in {"backoff", "fatal", "stuck"}:
+            raise SextonError(f"{one.name} did not come up again: {one.why}; the instances after it are as they were")
 
     async def signal(self, targets: Sequence[str], signal: str, scope: str = "group") -> models.Done:
         """Send a signal to the command, its group or its tree. Raises UsageError."""
@@ -137,18 +136,25 @@ class Supervisor(House):
         await self._apply({**self.config.apps, app: msgspec.structs.replace(spec, instances=instances)})
         return _done(self.of(app))
 
-    async def reload(self) -> models.Changes:
-        """Read the file again and apply the difference, and only that. Raises UsageError; nothing is changed then."""
+    async def reload(self, follow: Callable[[Api | None], Awaitable[bool]] | None = None) -> models.Changes:
+        """Read the file again and apply the difference, and only that. Raises UsageError; nothing is changed then.
+
+        follow: lets the control API listen as it says now, whether it changed or not; says whether that is another way
+        """
         self._check_running()
         config = self._load()
         if (config.state, config.name) != (self.config.state, self.config.name):
             raise UsageError(f"{config.path}: name and state cannot be changed while it runs; use down, then up")
+        settings = [key for key in ("strategy", "stop_timeout") if getattr(config, key) != getattr(self.config, key)]
+        if follow and await follow(config.api):
+            settings.append("api")
         old = self.config.apps
         changes = models.Changes(
             added=tuple(name for name in config.apps if name not in old),
             removed=tuple(name for name in old if name not in config.apps),
             changed=tuple(n for n, app in config.apps.items() if n in old and _differs(app, old[n])),
             scaled=tuple(n for n, app in config.apps.items() if n in old and app.instances != old[n].instances),
+            settings=tuple(settings),
             unchanged=tuple(n for n, app in config.apps.items() if n in old and app == old[n]),
         )
         apps = config.apps
@@ -159,9 +165,15 @@ class Supervisor(House):
         return changes
 
     async def _apply(self, apps: dict[str, App]) -> None:
-        """Let there be these apps: what is too many is stopped, what is other is restarted, what is new is started."""
-        old = self.config.apps
-        await self.remove([one for one in self.instances.values() if _is_too_many(one, apps)])
+        """Let there be these apps: what is too many is stopped, what is other is restarted, what is new is started.
+
+        Raises LeftoversError, in the end, where something of what is too many survives SIGKILL.
+        """
+        old, left = self.config.apps, None
+        try:
+            await self.remove([one for one in self.instances.values() if is_too_many(one, apps)])
+        except LeftoversError as error:
+            left = error
         for name, app in old.items():
             if name not in apps:
                 self.sockets.close(app)
@@ -170,6 +182,9 @@ class Supervisor(House):
         for app in self.config.order():
             await self._follow(old.get(app.name), app)
         self.ports_changed()
+        if left:
+            self.forget_later()
+            raise left
 
     async def _follow(self, old: App | None, app: App) -> None:
         """Make the instances of an app what it says now; `old`: what it said before."""
@@ -178,8 +193,10 @@ class Supervisor(House):
         present = self.of(app.name)
         for one in present:
             differs, one.app = _differs(app, one.app), app
-            if differs and one.state not in SETTLED:
+            if differs and not one.rests:
                 await self._renew(one)
+            elif app.autostart and one.number < app.instances and (old is None or one.number >= old.instances):
+                one.happen("start")  # it was asked to go, and has not gone yet
         new = [self.add(app, n) for n in range(app.instances) if f"{app.name}.{n}" not in self.instances]
         if app.autostart and (not present or any(one.state not in SETTLED for one in present)):
             for one in new:
@@ -191,14 +208,10 @@ class Supervisor(House):
             raise SextonError("the supervisor is stopping: nothing is started any more")
 
 
-def _is_too_many(one: Instance, apps: dict[str, App]) -> bool:
-    return one.app.name not in apps or one.number >= apps[one.app.name].instances
-
-
 def _differs(new: App, old: App) -> bool:
     return starting.digest(new) != starting.digest(old)
 
 
 def _done(instances: Iterable[Instance]) -> models.Done:
-    said = [f"{one.name} is {SHOWN[one.state]}" + (f": {one.message}" if one.message else "") for one in instances]
+    said = [f"{one.name} is {one.shown}" + (f": {one.why}" if one.why else "") for one in instances]
     return models.Done(instances=tuple(one.name for one in instances), message="\n".join(said))
