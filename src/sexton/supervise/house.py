@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from sexton.supervise.config import App, Condition, Config
 
-DESCRIPTORS = 8  # of ours for one instance: its guard, its output, sockets, a probe
+DESCRIPTORS = 11  # of ours for one instance: its guard, its output, sockets, a probe, its limits
 SPARE = 100
 
 

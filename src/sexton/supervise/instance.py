@@ -53,7 +53,7 @@ class Instance:
         self.last_exit: models.Exit | None = None
         self.life: Life | None = None
         self.mark = ""
-        self.cell: Path | None = None  # its cgroup, if it is limited
+        self.cell: limits.Cell | None = None  # its cgroup, if it is limited
         self.notify: Notify | None = None
         self.environment: dict[str, str] = {}
         self._failures = 0  # in a row
@@ -183,7 +183,7 @@ class Instance:
             self._start()
         except Exception as error:  # noqa: BLE001 - preexec_fn: SubprocessError; NUL: ValueError; a huge uid: OverflowError
             self.house.capture.flush(self.name)
-            self._judge(good=False, why=f"cannot start {app.command[0]}: {error}")
+            self._judge(good=False, why=_joined(f"cannot start {app.command[0]}: {error}", self._leave_cell()))
 
     def _start(self) -> None:
         app, house = self.app, self.house
@@ -210,13 +210,12 @@ class Instance:
             started=time.time(),
             restarts=self.restarts,
             settings=starting.digest(app),
-            cgroup=None if plan.cell is None else str(plan.cell),
+            cgroup=None if plan.cell is None else str(plan.cell.path),
         )
         try:
             tree = self._start_tree(plan)
         except BaseException:
             house.journal.append("end", tree=self.mark)
-            self._leave_cell()
             raise
         self.adopted = False
         try:
@@ -224,7 +223,6 @@ class Instance:
         except BaseException:
             tree.kill()  # nobody would hear of its end
             house.journal.append("end", tree=self.mark)
-            self._leave_cell()
             raise
 
     def _start_tree(self, plan: starting.Plan) -> Tree:
@@ -244,13 +242,15 @@ class Instance:
     def _live(self, tree: Tree) -> None:
         loop = asyncio.get_running_loop()
         self.life = Life(tree, loop, started=self._started, written=self._write_down, over=self._over)
+        if self.cell:
+            self.cell.watch(self._limited)
 
     def adopt(self, entry: Entry, tree: Tree, *, ready: bool) -> None:
         """Its tree is there already: an earlier supervisor started it."""
         self.mark = entry.tree
         self.adopted = True
         self.restarts = entry.restarts
-        self.cell = Path(entry.cgroup) if entry.cgroup else None
+        self.cell = limits.Cell(Path(entry.cgroup)) if entry.cgroup else None
         self.environment = dict(os.environ)
         for name, port in entry.ports.items():
             self.house.reserved.adopt(self.name, name, port, self.app.ports.get(name, port))
@@ -270,6 +270,11 @@ class Instance:
 
     def _not_obeyed(self, text: str) -> None:
         self.house.events.tell("notify", app=self.app.name, instance=self.name, message=text)
+
+    def _limited(self, text: str) -> None:
+        if self.state in {"starting", "ready"}:
+            self.message = text
+        self.house.events.tell("limit", app=self.app.name, instance=self.name, message=text)
 
     def _is_ours(self, pid: int) -> bool:
         return pid in self.pids()
@@ -404,6 +409,8 @@ class Instance:
         if self.life:
             self.life.leave()
             self.life = None
+        if self.cell:
+            self.cell.unwatch()
 
     def _write_down(self, how: models.Exit) -> None:
         self.last_exit = how
@@ -417,24 +424,20 @@ class Instance:
         if self._stopping:
             self._stopping.cancel()
             self._stopping = None
+        limited = self._leave_cell()
         self.house.journal.append("end", tree=self.mark)
         self.house.capture.flush(self.name)
-        limited = self._leave_cell()
         if self.state in {"starting", "ready", "failing"}:
             how = life.exit
             good = bool(how and how.code == 0) and self.state != "failing" and not life.failed
-            self._judge(good=good, why=" ".join(filter(None, (life.failed or _said(how), limited))))
+            self._judge(good=good, why=_joined(life.failed or _said(how), limited))
         else:
             self.happen("gone")
 
     def _leave_cell(self) -> str:
         """Take its cgroup away; gives what the kernel did because of its limits."""
         cell, self.cell = self.cell, None
-        if cell is None:
-            return ""
-        told = limits.told(cell)
-        limits.remove(cell)
-        return told
+        return cell.end() if cell else ""
 
     def _judge(self, *, good: bool, why: str) -> None:
         if self.state == "failing":
@@ -473,6 +476,10 @@ class Instance:
 def uses_notify(app: App) -> bool:
     """Its instances speak to us by sd_notify(3)."""
     return any(probe is not None and probe.notify for probe in (app.ready, app.live))
+
+
+def _joined(*texts: str) -> str:
+    return "; ".join(filter(None, texts))
 
 
 def _said(how: models.Exit | None) -> str:
