@@ -135,6 +135,13 @@ def test_strangers_are_not_moved(fixture: Fixture) -> None:
     assert limits.make("a", BOTH, fixture.proc) is None
 
 
+def test_who_started_us_in_the_background_is_moved(fixture: Fixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    (fixture.base / "cgroup.procs").write_text(f"{os.getpid()}\n{os.getppid()}\n")
+    assert limits.unavailable(BOTH, fixture.proc) != ()
+    monkeypatch.setattr(limits, "STARTER", os.getppid())
+    assert limits.unavailable(BOTH, fixture.proc) == ()
+
+
 def test_what_the_limits_did_is_told(tmp_path: Path) -> None:
     assert limits.told(tmp_path) == ""
     (tmp_path / "memory.events").write_text("low 0\nhigh 0\nmax 17\noom 1\noom_kill 0\n")

@@ -5,6 +5,8 @@ Memory and processes can be limited in the emulated machine of tests/guest; else
 
 from __future__ import annotations
 
+import functools
+import json
 import os
 import resource
 import shlex
@@ -183,6 +185,32 @@ def test_a_limit_that_the_kernel_refuses(limited: bool, tmp_path: Path) -> None:
             assert one.message.endswith("/pids.max'")
 
     run(scenario())
+
+
+def test_a_supervisor_in_the_background(tmp_path: Path) -> None:
+    """Who started it is in the same cgroup, and waits."""
+    with room() as found:
+        if found is None or not found.limits:
+            return
+        (tmp_path / "sexton.toml").write_text(
+            'state = "state"\n[apps.web]\ncommand = "sleep 1000"\nlimits = { memory = "32MB", processes = 20 }\n'
+        )
+        sexton = functools.partial(
+            subprocess.run, cwd=tmp_path, timeout=DEADLINE, check=True, preexec_fn=limits.entering(found.path)
+        )
+        sexton([sys.executable, "-m", "sexton", "up", "-d"])
+        told = sexton([sys.executable, "-m", "sexton", "status", "--json"], preexec_fn=None, stdout=subprocess.PIPE)
+        status = json.loads(told.stdout)
+        (web,) = status["apps"]
+        supervisor = Handle(status["pid"])
+        try:
+            assert web["unavailable"] == []
+            (cell,) = found.cells()
+            assert {web["instances"][0]["guard"], web["instances"][0]["pid"]} == set(limits._pids(cell))
+        finally:
+            sexton([sys.executable, "-m", "sexton", "down"], preexec_fn=None)
+            supervisor.wait_dead()
+        assert found.cells() == []
 
 
 def test_memory_that_is_used_up_elsewhere() -> None:

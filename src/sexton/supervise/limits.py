@@ -28,6 +28,7 @@ OURS = "sexton-supervisor"
 CELL = "sexton-"
 PROC = Path("/proc")
 PAUSE = 1.0  # seconds after a look: the kernel would wake us a hundred times in one, of a tree that lives at its limit
+STARTER = 0  # the process that started us in the background, as long as it is our parent: it waits until all is up
 REMEDY = "start it in a cgroup of its own: systemd-run --scope -p Delegate=yes, or a container whose cgroup is writable"
 
 
@@ -256,9 +257,11 @@ def _obstacle(base: Path, controller: str) -> str:
 
 
 def _movable() -> set[int]:
-    """Whom we may take with us: ourselves, what we started, and the sexton-init that we are behind."""
+    """Whom we may take with us: ourselves, what we started, who waits for us, the sexton-init that we are behind."""
     me = os.getpid()
     found = {me, *(process.pid for process in _processes.descendants(me))}
+    if os.getppid() == STARTER:
+        found.add(STARTER)
     parent = _processes.look(os.getppid())
     while parent and parent.name == "sexton-init":
         found.add(parent.pid)
