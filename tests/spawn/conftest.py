@@ -54,6 +54,7 @@ def await_guards(mark: str) -> None:
 def cgroups(nobody_left: str) -> Iterator[Path | None]:
     """Where cgroups can be made, none of which may be left; None where none can: then sexton must say so."""
     directory = own_cgroup()
+    assert directory or not os.environ.get("TEST_CGROUPS")
     before = set(directory.glob("sexton-*")) if directory else set()
     if directory is None:
         with pytest.raises(ContainmentError, match="cgroup"):

@@ -6,14 +6,13 @@ import json
 import os
 import subprocess
 import sys
-import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from sexton.supervise import limits
 from sexton.supervise.config import Limits
+from tests.supervise.cgroups import room
 from tests.support.lines import DEADLINE
 
 BOTH = Limits(memory=1 << 26, processes=10)
@@ -72,13 +71,6 @@ def test_a_cell(fixture: Fixture) -> None:
     assert (fixture.base / limits.OURS / "cgroup.procs").read_text() == str(os.getpid())
     assert (cell / "memory.max").read_text() == "67108864"
     assert (cell / "pids.max").read_text() == "11"
-    (cell / "cgroup.procs").touch()
-    (fixture.proc / "7").mkdir()
-    (fixture.proc / "7/cgroup").write_text("0::/user.slice/ours/sexton-web.0-1\n")
-    assert limits.of(7, fixture.proc) == cell
-    (fixture.proc / "7/cgroup").write_text(f"0::/user.slice/ours/{limits.OURS}\n")
-    assert limits.of(7, fixture.proc) is None
-    assert limits.of(8, fixture.proc) is None
 
 
 def test_what_is_enabled_already_moves_nobody(tmp_path: Path) -> None:
@@ -143,6 +135,13 @@ def test_strangers_are_not_moved(fixture: Fixture) -> None:
     assert limits.make("a", BOTH, fixture.proc) is None
 
 
+def test_who_started_us_in_the_background_is_moved(fixture: Fixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    (fixture.base / "cgroup.procs").write_text(f"{os.getpid()}\n{os.getppid()}\n")
+    assert limits.unavailable(BOTH, fixture.proc) != ()
+    monkeypatch.setattr(limits, "STARTER", os.getppid())
+    assert limits.unavailable(BOTH, fixture.proc) == ()
+
+
 def test_what_the_limits_did_is_told(tmp_path: Path) -> None:
     assert limits.told(tmp_path) == ""
     (tmp_path / "memory.events").write_text("low 0\nhigh 0\nmax 17\noom 1\noom_kill 0\n")
@@ -150,43 +149,53 @@ def test_what_the_limits_did_is_told(tmp_path: Path) -> None:
     assert limits.told(tmp_path) == ""
     (tmp_path / "memory.events").write_text("max 17\noom 1\noom_kill 1\noom_group_kill 0\n")
     (tmp_path / "memory.max").write_text("67108864\n")
-    assert limits.told(tmp_path) == "memory.max of 67108864 bytes was reached: the kernel killed 1 process"
-    (tmp_path / "memory.events").write_text("oom_kill 4\n")
+    assert limits.told(tmp_path) == "limits.memory of 67.11 MB was reached: the kernel killed 1 process"
+    (tmp_path / "memory.events").write_text("oom 2\noom_kill 4\n")
     (tmp_path / "pids.events").write_text("max 3\n")
     (tmp_path / "pids.max").write_text("11\n")
     assert limits.told(tmp_path) == (
-        "memory.max of 67108864 bytes was reached: the kernel killed 4 processes; "
-        "pids.max of 11 was reached: 3 forks failed"
+        "limits.memory of 67.11 MB was reached: the kernel killed 4 processes; "
+        "limits.processes of 10 was reached: 3 processes or threads could not be started"
+    )
+
+
+def test_what_limits_of_others_did_is_not_told_as_ours(tmp_path: Path) -> None:
+    (tmp_path / "pids.events").write_text("max 3\n")  # so it was before Linux 6.11
+    (tmp_path / "pids.max").write_text("max\n")
+    assert limits.told(tmp_path) == ""
+    (tmp_path / "memory.events").write_text("oom 0\noom_kill 1\n")
+    assert limits.told(tmp_path) == (
+        "the kernel killed 1 process: the memory of the machine, or of a cgroup above this one's, was used up"
     )
 
 
 def test_what_cannot_be_removed_stays(tmp_path: Path) -> None:
-    (tmp_path / "child").mkdir()
-    limits.remove(tmp_path)
+    (tmp_path / "used/below").mkdir(parents=True)
+    (tmp_path / "used/file").touch()
+    limits.remove(tmp_path / "used")
     limits.remove(tmp_path / "none")
-    assert tmp_path.exists()
+    assert [path.name for path in (tmp_path / "used").iterdir()] == ["file"]
 
 
 # --- the kernel's ---
 
-# What this kernel's hierarchy may have: the real thing, or one that limits nothing here and goes the same way.
-WISHES = {
-    "pids": "Limits(processes=5)",
-    "hugetlb": "limits.Wish('limits.processes', 'hugetlb', 'hugetlb.2MB.max', 1 << 21)",
-}
 SCRIPT = """
 import json, os, subprocess, sys
 from pathlib import Path
 from sexton.spawn import Tree
 from sexton.supervise import limits
 from sexton.supervise.config import Limits
-base = Path(sys.argv[2])
-(base / "cgroup.procs").write_text("0")
-wish = eval(sys.argv[1])
-if isinstance(wish, limits.Wish):
-    limits._wishes = lambda _, wish=wish: [wish]
-unavailable = limits.unavailable(wish)
-cell = limits.make("a", wish)
+from tests.supervise.cgroups import STAND_IN
+FIVE = Limits(processes=5)
+(Path(sys.argv[1]) / "cgroup.procs").write_text("0")
+if user := int(sys.argv[2]):
+    os.setgroups([])
+    os.setgid(user)
+    os.setuid(user)
+if sys.argv[3:] == ["stand-in"]:
+    limits._wishes = lambda _: [STAND_IN]
+unavailable = limits.unavailable(FIVE)
+cell = limits.make("a", FIVE)
 forks = "for n in 1 2 3 4 5 6 7 8; do (sleep 1000 &) || break; done"
 command = ["sh", "-c", "cat /proc/self/cgroup; read _; " + forks]
 with Tree(command, preexec_fn=limits.entering(cell), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as tree:
@@ -194,7 +203,6 @@ with Tree(command, preexec_fn=limits.entering(cell), stdin=subprocess.PIPE, stdo
     while b"0::" not in said:
         said += tree.stdout.readline()
     inside = limits._pids(cell)
-    assert limits.of(tree.guard) == cell
     tree.stdin.close()
     tree.wait_command()
 after = [limits.told(cell), (limits.remove(cell), cell.exists())[1]]
@@ -202,46 +210,23 @@ print(json.dumps([unavailable, said.decode(), Path("/proc/self/cgroup").read_tex
 """
 
 
-@pytest.fixture
-def base() -> Iterator[tuple[Path, str] | None]:
-    """A cgroup below our own, and a controller that it has; None: this machine lets us have none."""
-    own = limits._own(limits.PROC)
-    controllers = own / "cgroup.controllers" if own else None
-    found = [name for name in WISHES if controllers and name in controllers.read_text().split()]
-    if not own or not found or not os.access(own / "cgroup.subtree_control", os.W_OK):
-        yield None
-        return
-    enabled = (own / "cgroup.subtree_control").read_text().split()
-    try:
-        (own / "cgroup.subtree_control").write_text(f"+{found[0]}")
-    except OSError:  # others are in it
-        yield None
-        return
-    made = own / f"sexton-test-{uuid.uuid4().hex[:8]}"
-    made.mkdir()
-    try:
-        yield made, found[0]
-    finally:
-        for below in [*made.glob("sexton-*"), made]:
-            below.rmdir()
-        if found[0] not in enabled:
-            (own / "cgroup.subtree_control").write_text(f"-{found[0]}")
-
-
-def test_the_kernel_does_it(base: tuple[Path, str] | None) -> None:
-    """Or it is said why not."""
-    if base is None:
-        assert limits.unavailable(BOTH)
-        return
-    path, controller = base
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, WISHES[controller], path], capture_output=True, timeout=DEADLINE, check=False
-    )
-    assert done.returncode == 0, done.stderr.decode()
-    unavailable, tree, ours, inside, guard, told, left = json.loads(done.stdout)
-    assert unavailable == []
-    assert tree.splitlines()[-1].endswith(f"/{path.name}/sexton-a")
-    assert ours.splitlines()[-1].endswith(f"/{path.name}/{limits.OURS}")
-    assert guard in inside
-    assert (told == "") == (controller == "hugetlb")
-    assert left is False
+@pytest.mark.parametrize("user", [0, 65534] if os.geteuid() == 0 else [0])
+def test_the_kernel_does_it(user: int) -> None:
+    """Or it is said why not. Another user (0: we ourselves) has the cgroup as systemd would give it to him."""
+    with room() as found:
+        if found is None:
+            assert limits.unavailable(BOTH)
+            return
+        if user:
+            for path in (".", "cgroup.procs", "cgroup.subtree_control"):
+                os.chown(found.path / path, user, user)
+        words = [sys.executable, "-c", SCRIPT, str(found.path), str(user), *([] if found.limits else ["stand-in"])]
+        done = subprocess.run(words, capture_output=True, timeout=DEADLINE, check=False, cwd=Path(__file__).parents[2])
+        assert done.returncode == 0, done.stderr.decode()
+        unavailable, tree, ours, inside, guard, told, left = json.loads(done.stdout)
+        assert unavailable == []
+        assert tree.splitlines()[-1].endswith(f"/{found.path.name}/sexton-a")
+        assert ours.splitlines()[-1].endswith(f"/{found.path.name}/{limits.OURS}")
+        assert guard in inside
+        assert (told != "") == found.limits
+        assert left is False

@@ -64,6 +64,7 @@ def _stay(path: Path, config: Config, tell_fd: int | None) -> int:
     """Be the supervisor, here or in the background; the exit code."""
     import asyncio
 
+    from sexton.supervise import limits
     from sexton.supervise.load import load
     from sexton.supervise.run import run
 
@@ -87,6 +88,7 @@ def _stay(path: Path, config: Config, tell_fd: int | None) -> int:
 
     if tell_fd is not None:
         os.set_inheritable(tell_fd, False)
+        limits.STARTER = os.getppid()
     try:
         return asyncio.run(run(config, lambda: load(path), watch=watch, up=begun, hung_up=lambda: terminal and _gone()))
     except (SextonError, OSError) as error:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from sexton.supervise.states import State
 
 RISING: frozenset[State] = frozenset({"starting", "restarting", "failing", "ending"})
-DESCRIPTORS = 8  # of ours for one instance: its guard, its output, sockets, a probe
+DESCRIPTORS = 11  # of ours for one instance: its guard, its output, sockets, a probe, its limits
 SPARE = 100
 
 

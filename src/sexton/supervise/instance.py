@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from sexton.errors import SextonError
 from sexton.supervise import demand, limits, models, probes, starting, stopping, survivors
 from sexton.supervise.config import Probe
-from sexton.supervise.life import Life, said
+from sexton.supervise.life import Life, joined, said
 from sexton.supervise.notify import Notify
 from sexton.supervise.states import SHOWN, TABLE, Action, Event, State, judge, pause
 
@@ -50,7 +50,7 @@ class Instance:
         self.life: Life | None = None
         self.survivors: survivors.Survivors | None = None  # of a tree that nobody looks after any more
         self.mark = ""
-        self.cell: Path | None = None  # its cgroup, if it is limited
+        self.cell: limits.Cell | None = None  # its cgroup, if it is limited
         self.notify: Notify | None = None
         self.environment: dict[str, str] = {}
         self._failures = 0  # in a row
@@ -195,7 +195,7 @@ class Instance:
             self._start()
         except Exception as error:  # noqa: BLE001 - preexec_fn: SubprocessError; NUL: ValueError; a huge uid: OverflowError
             self.house.capture.flush(self.name)
-            self._judge(good=False, why=starting.refusal(self, error))
+            self._judge(good=False, why=joined(starting.refusal(self, error), self._leave_cell()))
 
     def _start(self) -> None:
         app, house = self.app, self.house
@@ -214,7 +214,6 @@ class Instance:
             tree = self._start_tree(plan)
         except BaseException:
             house.journal.append("end", tree=self.mark)
-            self._leave_cell()
             raise
         self.adopted = False
         try:
@@ -222,7 +221,6 @@ class Instance:
         except BaseException:
             tree.kill()  # nobody would hear of its end
             house.journal.append("end", tree=self.mark)
-            self._leave_cell()
             raise
 
     def _start_tree(self, plan: starting.Plan) -> Tree:
@@ -242,13 +240,15 @@ class Instance:
     def _live(self, tree: Tree) -> None:
         loop = asyncio.get_running_loop()
         self.life = Life(tree, loop, started=self._started, written=self._write_down, over=self._over)
+        if self.cell:
+            self.cell.watch(self._limited)
 
     def adopt(self, entry: Entry, tree: Tree, *, ready: bool) -> None:
         """Its tree is there already: an earlier supervisor started it."""
         self.mark = entry.tree
         self.adopted = True
         self.restarts = entry.restarts
-        self.cell = Path(entry.cgroup) if entry.cgroup else None
+        self.cell = limits.Cell(Path(entry.cgroup)) if entry.cgroup else None
         self.environment = dict(os.environ)
         for name, port in entry.ports.items():
             self.house.reserved.adopt(self.name, name, port, self.app.ports.get(name, port))
@@ -275,7 +275,7 @@ class Instance:
     def inherit(self, entry: Entry) -> None:
         """Of the tree that an earlier supervisor started is left who does not end."""
         self.mark, self.restarts = entry.tree, entry.restarts
-        self.cell = Path(entry.cgroup) if entry.cgroup else None
+        self.cell = limits.Cell(Path(entry.cgroup)) if entry.cgroup else None
         self.happen("remains")
         self._wait_for(entry.survivors, 0 if entry.survivors else survivors.PATIENCE)
 
@@ -285,6 +285,11 @@ class Instance:
 
     def _not_obeyed(self, text: str) -> None:
         self.house.events.tell("notify", app=self.app.name, instance=self.name, message=text)
+
+    def _limited(self, text: str) -> None:
+        if self.state in {"starting", "ready"}:
+            self.message = text
+        self.house.events.tell("limit", app=self.app.name, instance=self.name, message=text)
 
     def _is_ours(self, pid: int) -> bool:
         return pid in self.pids()
@@ -398,6 +403,8 @@ class Instance:
         if self.life:
             self.life.leave()
             self.life = None
+        if self.cell:
+            self.cell.unwatch()
 
     def _write_down(self, how: models.Exit) -> None:
         self.last_exit = how
@@ -439,24 +446,20 @@ class Instance:
     def _gone(self) -> None:
         """Nothing is left."""
         life, self.life = self.life, None
+        limited = self._leave_cell()
         self.house.journal.append("end", tree=self.mark)
         self.house.capture.flush(self.name)
-        limited = self._leave_cell()
         if life and self.state in {"starting", "ready", "failing", "ending"}:
             how = life.exit
             good = bool(how and how.code == 0) and self.state != "failing" and not life.failed
-            self._judge(good=good, why=" ".join(filter(None, (life.failed or said(how), limited))))
+            self._judge(good=good, why=joined(life.failed or said(how), limited))
         else:
             self.happen("gone")
 
     def _leave_cell(self) -> str:
         """Take its cgroup away; gives what the kernel did because of its limits."""
         cell, self.cell = self.cell, None
-        if cell is None:
-            return ""
-        told = limits.told(cell)
-        limits.remove(cell)
-        return told
+        return cell.end() if cell else ""
 
     def _judge(self, *, good: bool, why: str) -> None:
         if self.state == "failing":

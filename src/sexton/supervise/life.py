@@ -161,3 +161,8 @@ def said(how: models.Exit | None) -> str:
     if how.signal:
         return f"ended by SIG{how.signal}" + (f" ({how.why})" if how.why else "")
     return f"ended with exit code {how.code}"
+
+
+def joined(*texts: str) -> str:
+    """What there is to say, as one message."""
+    return "; ".join(filter(None, texts))

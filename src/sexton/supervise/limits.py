@@ -7,9 +7,11 @@ See the kernel's Documentation/admin-guide/cgroup-v2.rst.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import re
+import select
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,12 +20,15 @@ from sexton.spawn import _processes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import TextIO
 
     from sexton.supervise.config import Limits
 
 OURS = "sexton-supervisor"
 CELL = "sexton-"
 PROC = Path("/proc")
+PAUSE = 1.0  # seconds after a look: the kernel would wake us a hundred times in one, of a tree that lives at its limit
+STARTER = 0  # the process that started us in the background, as long as it is our parent: it waits until all is up
 REMEDY = "start it in a cgroup of its own: systemd-run --scope -p Delegate=yes, or a container whose cgroup is writable"
 
 
@@ -58,10 +63,10 @@ def unavailable(limits: Limits, proc: Path = PROC) -> tuple[str, ...]:
 
 
 def make(name: str, limits: Limits, proc: Path = PROC) -> Path | None:
-    """A cell with as many of the limits as can be had; None: with none at all.
+    """A new cell with as many of the limits as can be had; None: with none at all.
 
     `name`: ends with @ and the mark of the tree, by which it is found when its guard was killed.
-    Raises OSError where the kernel will not.
+    Raises OSError where the kernel will not; then there is none.
     """
     base = _base(proc)
     wishes = [wish for wish in _wishes(limits) if base and not _obstacle(base, wish.controller)]
@@ -70,12 +75,12 @@ def make(name: str, limits: Limits, proc: Path = PROC) -> Path | None:
     missing = [wish.controller for wish in wishes if wish.controller not in _words(base / "cgroup.subtree_control")]
     if missing:
         _make_room(base)
-        (base / "cgroup.subtree_control").write_text(" ".join(f"+{controller}" for controller in missing))
+        _write(base / "cgroup.subtree_control", " ".join(f"+{controller}" for controller in missing))
     cell = base / f"{CELL}{name}"
-    cell.mkdir(exist_ok=True)
+    cell.mkdir()
     try:
         for wish in wishes:
-            (cell / wish.file).write_text(str(wish.value))
+            _write(cell / wish.file, str(wish.value))
     except OSError:
         remove(cell)
         raise
@@ -96,27 +101,103 @@ def entering(cell: Path, then: Callable[[], None] | None = None) -> Callable[[],
     return enter
 
 
-def of(guard: int, proc: Path = PROC) -> Path | None:
-    """The cell that a guard is in; None where it is in none."""
-    found = _directory(_path(proc / str(guard)), proc)
-    return found if found and found.name.startswith(CELL) and found.name != OURS else None
-
-
 def told(cell: Path) -> str:
     """What the limits have done so far, for people; "" where nothing."""
-    found = []
-    if killed := _count(cell / "memory.events", "oom_kill"):
-        number = "1 process" if killed == 1 else f"{killed} processes"
-        found.append(f"memory.max of {_read(cell / 'memory.max')} bytes was reached: the kernel killed {number}")
-    if refused := _count(cell / "pids.events", "max"):
-        found.append(f"pids.max of {_read(cell / 'pids.max')} was reached: {refused} forks failed")
-    return "; ".join(found)
+    return "; ".join(filter(None, (tell(cell) for tell in TELLERS.values())))
+
+
+def _of_memory(cell: Path) -> str:
+    events = cell / "memory.events"
+    killed = _count(events, "oom_kill")
+    if not killed:
+        return ""
+    number = "1 process" if killed == 1 else f"{killed} processes"
+    limit = _read(cell / "memory.max")
+    # oom counts where the limit is; oom_kill counts a death wherever its cause is.
+    if not limit.isdecimal() or not _count(events, "oom"):
+        return f"the kernel killed {number}: the memory of the machine, or of a cgroup above this one's, was used up"
+    return f"limits.memory of {int(limit) / 1e6:.4g} MB was reached: the kernel killed {number}"
+
+
+def _of_processes(cell: Path) -> str:
+    refused, limit = _count(cell / "pids.events", "max"), _read(cell / "pids.max")
+    if not refused or not limit.isdecimal():  # before Linux 6.11 it is counted here too if a cgroup above has the limit
+        return ""
+    number = "1 process or thread" if refused == 1 else f"{refused} processes or threads"
+    return f"limits.processes of {int(limit) - 1} was reached: {number} could not be started"
+
+
+TELLERS = {"memory.events": _of_memory, "pids.events": _of_processes}
+
+
+class Cell:
+    """The cgroup of one tree, from its start, or its adoption, to its end.
+
+    A file of events can be polled; asyncio cannot ask for that kind of readiness, an epoll of our own can.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._tell: Callable[[str], None] = lambda _: None
+        self._files: dict[str, TextIO] = {}  # of the limits that have not done anything yet
+        self._epoll: select.epoll | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def watch(self, tell: Callable[[str], None]) -> None:
+        """Call it when a limit does something for the first time: the kernel wakes us."""
+        self._tell, self._epoll = tell, select.epoll()
+        for name in TELLERS:
+            with contextlib.suppress(OSError):  # there is no such limit here
+                self._files[name] = (self.path / name).open()
+                self._epoll.register(self._files[name], select.EPOLLPRI)
+        self._look()
+        self._wait()
+
+    def _wait(self) -> None:
+        if self._epoll and self._files:
+            asyncio.get_running_loop().add_reader(self._epoll, self._wake, self._epoll)
+
+    def _wake(self, epoll: select.epoll) -> None:
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(epoll)
+        self._look()
+        self._timer = loop.call_later(PAUSE, self._wait)
+
+    def _look(self) -> None:
+        for name, file in list(self._files.items()):
+            with contextlib.suppress(OSError):
+                file.seek(0)
+                file.read()  # from now on what is new in it wakes us
+            if said := TELLERS[name](self.path):
+                self._files.pop(name).close()
+                self._tell(said)
+
+    def unwatch(self) -> None:
+        """Leave it as it is."""
+        if self._timer:
+            self._timer.cancel()
+        if self._epoll:
+            asyncio.get_running_loop().remove_reader(self._epoll)
+            self._epoll.close()
+            self._epoll = None
+        for file in self._files.values():
+            file.close()
+        self._files.clear()
+
+    def end(self) -> str:
+        """Take it away; gives what its limits have done, which has been told by then."""
+        self._look()
+        self.unwatch()
+        said = told(self.path)
+        remove(self.path)
+        return said
 
 
 def remove(cell: Path) -> None:
-    """Take an empty cell away; one that is not stays, and so does one that is gone already."""
-    with contextlib.suppress(OSError):
-        cell.rmdir()
+    """Take an empty cell away, with those that its tree made below it; one that is not stays."""
+    for path, _, _ in os.walk(cell, topdown=False):
+        with contextlib.suppress(OSError):
+            os.rmdir(path)
 
 
 # --- where we are ---
@@ -176,9 +257,11 @@ def _obstacle(base: Path, controller: str) -> str:
 
 
 def _movable() -> set[int]:
-    """Whom we may take with us: ourselves, what we started, and the sexton-init that we are behind."""
+    """Whom we may take with us: ourselves, what we started, who waits for us, the sexton-init that we are behind."""
     me = os.getpid()
     found = {me, *(process.pid for process in _processes.descendants(me))}
+    if os.getppid() == STARTER:
+        found.add(STARTER)
     parent = _processes.look(os.getppid())
     while parent and parent.name == "sexton-init":
         found.add(parent.pid)
@@ -199,6 +282,14 @@ def _make_room(base: Path) -> None:
 
 def _pids(cgroup: Path) -> list[int]:
     return [int(word) for word in _words(cgroup / "cgroup.procs")]
+
+
+def _write(path: Path, text: str) -> None:
+    """Raises OSError that names the file, which that of write(2) does not."""
+    try:
+        path.write_text(text)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def _words(path: Path) -> list[str]:

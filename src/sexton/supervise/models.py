@@ -76,7 +76,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Something that happened. `number` counts up from 1 within an epoch.
 
-    kind: "state" (state, was, message), "exit" (exit), "reload" (message), "lost" (message), "ready-to-stop" ...
+    kind: "state" (state, was, message), "exit" (exit), "reload", "limit", "lost" (message) ...
     """
 
     number: int

@@ -18,7 +18,6 @@ from sexton.supervise.variables import expand
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from sexton.spawn import Settings
     from sexton.supervise.config import App
@@ -47,7 +46,7 @@ class Plan:
     environment: dict[str, str]
     settings: dict[str, Any] = field(default_factory=dict)
     listen: str | None = None
-    cell: Path | None = None
+    cell: limits.Cell | None = None
 
 
 def plan(instance: Instance) -> Plan:
@@ -73,7 +72,7 @@ def plan(instance: Instance) -> Plan:
         plan.settings["env"] = plan.environment | passing.environment
         plan.settings |= {"preexec_fn": passing.preexec_fn, "pass_fds": passing.pass_fds}
     if cell := limits.make(f"{instance.name}@{instance.mark}", app.limits):
-        plan.cell = cell
+        plan.cell = limits.Cell(cell)
         plan.settings["preexec_fn"] = limits.entering(cell, plan.settings.get("preexec_fn"))
     orphans = app.orphans
     if orphans.policy in {"gentle", "expiration"}:
@@ -189,5 +188,5 @@ def write_down(instance: Instance, plan: Plan) -> None:
         started=time.time(),
         restarts=instance.restarts,
         settings=digest(app),
-        cgroup=None if plan.cell is None else str(plan.cell),
+        cgroup=None if plan.cell is None else str(plan.cell.path),
     )

@@ -1,11 +1,12 @@
-"""inject on aarch64: Debian's kernel, Python and Node for it boot in qemu, and run tests/reap there.
+"""What no machine of ours has: Debian's kernel, Python and Node for aarch64 boot in qemu, and run tests there.
 
     sudo dpkg --add-architecture arm64 && sudo apt-get update
     sudo apt-get install --no-install-recommends qemu-system-arm
-    .venv/bin/python -m tests.aarch64 [--kernel 6.12] [--cpu cortex-a57] [pytest's arguments]
+    .venv/bin/python -m tests.guest [--kernel 6.12] [--cpu cortex-a57] [pytest's arguments]
 
-Nothing is installed: the packages of the other machine are unpacked below build/aarch64, and together with sexton and
-the tests they become the file system that the kernel boots from. Takes five minutes on two slow processors; not in CI.
+That is inject on aarch64 (tests/reap), and cgroups of version 2 with every controller, those of ours and the limits
+of `sexton up`. Nothing is installed: the packages of the other machine are unpacked below build/guest, and together
+with sexton and the tests they become the file system that the kernel boots from. Not in CI.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import stat
 import subprocess
 import sys
 import sysconfig
+import threading
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,16 +29,29 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 PROJECT = HERE.parent.parent
-BUILD = PROJECT / "build" / "aarch64"
-TESTS = [f"tests/reap/test_{name}.py" for name in ("inject", "inject_killed", "ladder", "keep")]
-# Python packages that the tests import, none of which has code for one machine.
-MODULES = ("_pytest", "click", "iniconfig", "packaging", "pluggy", "py.py", "pygments", "pytest", "pytest_timeout.py")
+BUILD = PROJECT / "build" / "guest"
+LONGEST = 3600  # seconds until a machine that hangs is ended
+TESTS = [
+    *(f"tests/reap/test_{name}.py" for name in ("inject", "inject_killed", "ladder", "keep")),
+    *("tests/spawn/test_contain.py", "tests/supervise/test_limits.py", "tests/supervise/test_limits_at_work.py"),
+]
+# Python packages that the tests import, none of which has code for one machine; and one that has.
+MODULES = (
+    *("_pytest", "anyio", "click", "h11", "iniconfig", "packaging", "pluggy", "py.py", "pygments", "pytest"),
+    *("pytest_timeout.py", "sniffio", "starlette", "typing_extensions.py", "uvicorn"),
+)
+FOREIGN_MODULE = "msgspec"
+# C programs of the tests: the culprit, and the monster, which is static.
+PROGRAMS = {
+    "tests/reap/culprits/steady.c": ["-target", "aarch64-linux-gnu.2.36", "-fno-sanitize=undefined"],
+    "tests/support/monster.c": ["-target", "aarch64-linux-musl", "-static", "-std=gnu11", "-fno-sanitize=undefined"],
+}
 # What those tests and Node need of Debian: packages of the other machine, and some that are the same on all.
 FOREIGN = (
-    "busybox-static coreutils dash libacl1 libattr1 libblkid1 libbrotli1 libbz2-1.0 libc-ares2 libc6 libcap-ng0"
+    "busybox-static coreutils dash grep libacl1 libattr1 libblkid1 libbrotli1 libbz2-1.0 libc-ares2 libc6 libcap-ng0"
     " libcrypt1 libexpat1 libffi8 libgcc-s1 libgmp10 libicu72 liblzma5 libmount1 libnghttp2-14 libnode108 libpcre2-8-0"
     " libpython3.11-minimal libpython3.11-stdlib libselinux1 libsmartcols1 libssl3 libstdc++6 libtinfo6 libuuid1 libuv1"
-    " libzstd1 nodejs python3.11 python3.11-minimal util-linux zlib1g"
+    " libzstd1 mount nodejs python3.11 python3.11-minimal util-linux zlib1g"
 )
 COMMON = "node-acorn node-busboy node-cjs-module-lexer node-undici node-xtend"
 
@@ -46,33 +62,39 @@ INIT = """\
 /bin/busybox mount -t sysfs sys /sys
 /bin/busybox mount -t devtmpfs dev /dev
 /bin/busybox mount -t tmpfs tmp /tmp
+/bin/busybox mount -t cgroup2 cgroup2 /sys/fs/cgroup
 export PATH=/usr/bin:/bin PYTHONPATH=/sexton/site:/sexton/src:/sexton HOME=/tmp LANG=C.UTF-8 PYTHONDONTWRITEBYTECODE=1
+export TEST_DEADLINE=300 TEST_CGROUPS=all
 cd /sexton
 echo "Linux $(/bin/busybox uname -r) on $(/bin/busybox uname -m)"
 /bin/busybox setsid /bin/busybox sh /sexton/job </dev/ttyAMA0 >/dev/ttyAMA0 2>&1
 echo "ended with $?"
 /bin/busybox poweroff -f
 """
-# The culprit was compiled before, where there is a compiler.
+# They were compiled before, where there is a compiler.
 CC = """\
 #!/bin/sh
-while [ "$1" != -o ]; do shift; done
-exec cp /sexton/steady "$2"
+for word; do
+    case $word in *.c) source=${word##*/} ;; esac
+    [ "$before" != -o ] || target=$word
+    before=$word
+done
+exec cp "/sexton/programs/${source%.c}" "$target"
 """
 
 
 def main() -> None:
     """Make the file system, boot it, and give the exit code of its pytest."""
-    parser = argparse.ArgumentParser(prog="python -m tests.aarch64", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m tests.guest", description=__doc__.partition("\n")[0])
     parser.add_argument("--kernel", default="6.1", help="the beginning of its version (6.1)")
     parser.add_argument("--cpu", default="max,pauth-impdef=on", help="as qemu calls it (max: with SVE)")
-    options, words = parser.parse_known_args()
+    options, arguments = parser.parse_known_args()
     for program in ("qemu-system-aarch64", "apt-get", "dpkg-deb"):
         if not shutil.which(program):
             sys.exit(f"{program} is not there; see the beginning of {HERE / '__main__.py'}")
     kernel = next(unpack(BUILD / f"kernel-{options.kernel}", newest(options.kernel)).glob("boot/vmlinuz-*"))
     root = unpack(BUILD / "root", *(f"{name}:arm64" for name in FOREIGN.split()), *COMMON.split())
-    furnish(root, words)
+    furnish(root, arguments)
     image = BUILD / "initramfs.cpio"
     with image.open("wb") as file:
         for block in archive(root):
@@ -111,8 +133,21 @@ def unpack(place: Path, *packages: str) -> Path:
     return place
 
 
-def furnish(root: Path, words: list[str]) -> None:
-    """What the packages do not have: sexton, the tests, the culprit, and what the kernel starts."""
+def foreign_module() -> Path:
+    """Where the Python package is that has code for one machine: for the other one, in the version that we have."""
+    place = BUILD / f"{FOREIGN_MODULE}-{metadata.version(FOREIGN_MODULE)}"
+    if not place.exists():
+        subprocess.run(
+            [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", place,
+             "--platform", "manylinux_2_28_aarch64", "--platform", "manylinux_2_17_aarch64", "--python-version", "3.11",
+             "--only-binary", ":all:", f"{FOREIGN_MODULE}=={metadata.version(FOREIGN_MODULE)}"],
+            check=True,
+        )  # fmt: skip
+    return place
+
+
+def furnish(root: Path, arguments: list[str]) -> None:
+    """What the packages do not have: sexton, the tests, their programs, and what the kernel starts."""
     for name in ("proc", "sys", "dev", "tmp", "sexton"):
         (root / name).mkdir(exist_ok=True)
     (root / "usr/bin/python3").unlink(missing_ok=True)
@@ -121,19 +156,23 @@ def furnish(root: Path, words: list[str]) -> None:
     shutil.rmtree(ours)
     for name in ("src", "tests"):
         shutil.copytree(PROJECT / name, ours / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(PROJECT / "conftest.py", ours)
+    (ours / "build").mkdir()
+    shutil.copy(PROJECT / "build/sexton-init-aarch64", ours / "build/sexton-init")
     site = Path(sysconfig.get_path("purelib"))
-    (ours / "site").mkdir()
+    shutil.copytree(foreign_module(), ours / "site")
     for name in MODULES:
         copy = shutil.copytree if (site / name).is_dir() else shutil.copy
         copy(site / name, ours / "site" / name)
-    steady = PROJECT / "tests/reap/culprits/steady.c"
-    subprocess.run(
-        [sys.executable, "-m", "ziglang", "cc", "-target", "aarch64-linux-gnu.2.36", "-O1", "-Wall", "-Wextra",
-         "-Werror", "-pthread", "-fno-sanitize=undefined", "-o", ours / "steady", steady],
-        check=True,
-    )  # fmt: skip
-    chosen = shlex.join(words or TESTS)
-    pytest = "python3 -m pytest -q -p no:cacheprovider -p pytest_timeout -o addopts= --color=no --timeout=900"
+    (ours / "programs").mkdir()
+    for source, flags in PROGRAMS.items():
+        target = ours / "programs" / Path(source).stem
+        words = [*flags, "-O1", "-Wall", "-Wextra", "-Werror", "-pthread", "-o", str(target), str(PROJECT / source)]
+        subprocess.run([sys.executable, "-m", "ziglang", "cc", *words], check=True)
+    chosen = shlex.join(arguments or TESTS)
+    pytest = (
+        "python3 -m pytest -q -p no:cacheprovider -p pytest_timeout -o addopts= --rootdir=. --color=no --timeout=900"
+    )
     for path, content in ((root / "init", INIT), (root / "usr/bin/cc", CC), (ours / "job", f"{pytest} {chosen}\n")):
         path.write_text(content)
         path.chmod(0o755)
@@ -168,11 +207,14 @@ def boot(kernel: Path, image: Path, cpu: str) -> int:
     code = 1
     with subprocess.Popen(machine, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as guest:
         assert guest.stdout is not None
+        timer = threading.Timer(LONGEST, guest.kill)
+        timer.start()
         for line in guest.stdout:
             text = line.decode(errors="replace").rstrip()
             print(text, flush=True)
             if text.startswith("ended with "):
                 code = int(text.split()[-1])
+        timer.cancel()
     return code
 
 
