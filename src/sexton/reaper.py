@@ -20,9 +20,10 @@ before    (python -m only): it was our child before the program began: left by t
 Any other child is left alone, for ever if need be; `unproven` lists those that are dead. Nothing depends on knowing who
 forks: a fork that goes unnoticed (a C library's) hands down the token of its day, and is on the next list. A fork is
 under the GIL in os.fork, os.posix_spawn, subprocess, asyncio and multiprocessing, so none of theirs is half done when
-the token changes, and none but os.fork shares its token with another; os.system() is made of os.posix_spawn meanwhile.
-What remains is a C library that forks without the GIL at the very instant of a Python fork: only its child could be
-mistaken.
+the token changes. Each has a token of its own, but for os.fork (and subprocess with a preexec_fn): what began in the
+midst of another fork may share its token, and then that token proves nothing. os.system() is made of os.posix_spawn
+meanwhile. What remains is a C library that forks without the GIL at the very instant of a Python fork: only its child
+could be mistaken.
 
 One thread waits for the deaths of children, through their pidfds: no handler, no polling, no wait for "any child".
 """
@@ -46,12 +47,13 @@ from sexton.errors import SextonError, UsageError
 from sexton.spawn import _processes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from types import TracebackType
     from typing import Self
 
 RLIMIT_LOCKS = 10  # asm-generic/resource.h; Python's resource does not name it
 SPAN = 1 << 40  # so many tokens at least must fit below the hard limit
+_forking: list[None] = []  # one for each os.fork that has begun: its child will have the token of any moment
 FORKS = {"os": ("posix_spawn", "posix_spawnp"), "subprocess": ("_fork_exec",), "_posixsubprocess": ("fork_exec",)}
 
 
@@ -93,7 +95,10 @@ class Reaper:
         self._children: dict[int, _Child] = {}
         self._first = 0  # the first token; the others count down from it
         self._number = 0  # of the token in force
-        self._lock = threading.RLock()
+        self._listed = 0  # the number that the last whole list was made with
+        self._lock = threading.RLock()  # a signal handler may fork in the midst of anything below
+        self._busy = False  # and then it finds this, and leaves all as it is
+        self._alone = False  # nobody else has forked with the token of the fork that is going on
         self._epoll = select.epoll()
         self._undo: list[Callable[[], None]] = []
         self._session = os.getsid(0)
@@ -129,9 +134,10 @@ class Reaper:
         """End; what is dead by now is buried first."""
         if Reaper.running is not self:
             return
-        Reaper.running = None
-        for undo in reversed(self._undo):
-            undo()
+        with self._lock:
+            Reaper.running = None
+            for undo in reversed(self._undo):
+                undo()
         self._thread.join()
         self._close()
 
@@ -147,39 +153,74 @@ class Reaper:
     @property
     def unproven(self) -> tuple[tuple[int, str], ...]:
         """The dead children of which nothing proves that they are not this program's own."""
-        with self._lock:
-            self._look()
+        with self._work() as free:
+            if free:
+                self._look()
             known = [_processes.look(child.pid) for child in self._children.values()]
         return tuple((found.pid, found.name) for found in known if found and found.state == "Z")
 
     # --- the lists ---
 
+    @contextlib.contextmanager
+    def _work(self) -> Iterator[bool]:
+        """To work on the lists. False: not now, for this is a signal handler that has interrupted who does; or not any
+        more.
+
+        The child of a handler's fork is on the next list, like any other: the token does not change before that.
+        """
+        with self._lock:
+            busy = self._busy
+            self._busy = True
+            try:
+                yield not busy and Reaper.running is self
+            finally:
+                self._busy = busy
+
     def forked(self) -> None:
         """After a fork: a new token, then a list of our children: whoever has an older token and is ours is on it."""
-        with self._lock:
-            if self._first:
-                hard = resource.getrlimit(RLIMIT_LOCKS)[1]
-                resource.setrlimit(RLIMIT_LOCKS, (self._first - self._number - 1, hard))
-                self._number += 1
-            self._look(0)
+        with self._work() as free:
+            if free:
+                self._change()
 
     def fork(self, forks: Callable[[], int]) -> int:
         """Call what forks once and gives the pid, with a token of its own: who else has that is a descendant."""
-        with self._lock:
-            self.forked()
+        with self._work() as free:
+            if not free:
+                self._alone = False
+                return forks()
+            self._alone = True
+            if _forking:  # looked at after that: one that begins from now on says it itself
+                self._alone = False
+            self._change()
             pid = 0
             try:
                 pid = forks()
             finally:
                 number = self._number
-                self.forked()
-                for child in list(self._children.values()):
-                    if pid and child.pid != pid and child.listed == (number + 1, 0):
-                        self._children[child.pid] = child._replace(listed=(number + 1, 1))
+                self._change()
+                if pid and self._alone:
+                    for child in list(self._children.values()):
+                        if child.pid != pid and child.listed == (number + 1, 0):
+                            self._children[child.pid] = child._replace(listed=(number + 1, 1))
             return pid
 
-    def _look(self, later: int = 1) -> None:
-        """List our children; under the lock. `later`: 0 for the list that a new token is followed by."""
+    def begin(self) -> None:
+        """An os.fork begins: it takes no lock, which others who fork, or their locks, might wait for."""
+        self._alone = False
+
+    def _change(self) -> None:
+        if self._listed < self._number:
+            self._look()  # an exception of a signal handler's ended the list that this token began with
+        if self._first:
+            hard = resource.getrlimit(RLIMIT_LOCKS)[1]
+            number = self._number + 1
+            resource.setrlimit(RLIMIT_LOCKS, (self._first - number, hard))
+            self._number = number
+        self._look()
+
+    def _look(self) -> None:
+        """List our children; the first list after a change is the change's own."""
+        listed = (self._number, int(self._listed == self._number))
         now = set(_list())
         for pid in [pid for pid in self._children if pid not in now]:
             self._forget(pid)
@@ -190,7 +231,8 @@ class Reaper:
                 continue
             if known:
                 self._forget(pid)
-            self._watch(pid, found.start, (self._number, later))
+            self._watch(pid, found.start, listed)
+        self._listed = self._number
 
     def _watch(self, pid: int, start: int, listed: tuple[int, int]) -> None:
         try:
@@ -201,8 +243,8 @@ class Reaper:
         if again is None or again.start != start or again.ppid != os.getpid():
             os.close(pidfd)
             return
-        self._children[pid] = _Child(pid, start, listed, pidfd)
         self._epoll.register(pidfd, select.EPOLLIN | select.EPOLLONESHOT)
+        self._children[pid] = _Child(pid, start, listed, pidfd)
 
     def _forget(self, pid: int) -> None:
         with contextlib.suppress(KeyError):
@@ -212,10 +254,11 @@ class Reaper:
 
     def bury(self) -> None:
         """Bury now who is dead and proven not to be ours, without waiting for the thread to do it."""
-        with self._lock:
-            for child in list(self._children.values()):
+        with self._work() as free:
+            for child in list(self._children.values()) if free else ():
                 self._consider(child)
-            self._look()
+            if free:
+                self._look()
 
     def _serve(self) -> None:
         while True:
@@ -297,12 +340,21 @@ def _token(pid: int) -> int | None:
     return None if isinstance(limits, proc.Missing) else limits.get("Max file locks", (None, None))[0]
 
 
+def _before() -> None:
+    _forking.append(None)
+    if Reaper.running:
+        Reaper.running.begin()
+
+
 def _forked() -> None:
+    if _forking:
+        _forking.pop()
     if Reaper.running:
         Reaper.running.forked()
 
 
 def _in_child() -> None:
+    _forking.clear()
     Reaper.running = None  # its orphans come to the parent too, or to whom it chooses; the thread is not here
 
 
@@ -311,7 +363,9 @@ def _alone(original: Callable[..., Any]) -> Callable[..., Any]:
 
     def forks(*args: Any, **kwargs: Any) -> Any:
         reaper = Reaper.running
-        return original(*args, **kwargs) if reaper is None else reaper.fork(lambda: original(*args, **kwargs))
+        if reaper is None or any(map(callable, args)):  # a preexec_fn: such a fork has hooks, which may wait for locks
+            return original(*args, **kwargs)
+        return reaper.fork(lambda: original(*args, **kwargs))
 
     return forks
 
@@ -328,7 +382,7 @@ def _system(command: str | bytes) -> int:
             signal.signal(sig, handler)
 
 
-os.register_at_fork(after_in_parent=_forked, after_in_child=_in_child)
+os.register_at_fork(before=_before, after_in_parent=_forked, after_in_child=_in_child)
 
 
 def main() -> None:

@@ -195,3 +195,95 @@ def test_nothing_wakes_up(tmp_path: Path) -> None:
             print(switches() == before)
         """
     assert program(tmp_path, code) == ["True"]
+
+
+# The first fork of subprocess is held in its midst: this is what the reaper finds there, and wraps.
+HELD = """
+        import threading
+        midst, go_on, holds = threading.Event(), threading.Event(), [True]
+        def held(*args, real=subprocess._fork_exec):
+            if holds:
+                holds.clear()
+                midst.set()
+                assert go_on.wait(30)
+            return real(*args)
+        subprocess._fork_exec = held
+        """
+
+
+def test_a_fork_beside_another_threads(tmp_path: Path) -> None:
+    """os.fork waits for nobody, so its child may carry the token of a subprocess that is just being started."""
+    code = """
+        told, tell = os.pipe()
+        forked = []
+        def fork():
+            assert midst.wait(30)
+            pid = os.fork()
+            if pid == 0:
+                os.write(tell, b"x")
+                os._exit(5)
+            forked.append(pid)
+        def release():
+            os.read(told, 1)
+            go_on.set()
+        with reaper.Reaper() as here:
+            threads = [threading.Thread(target=function) for function in (fork, release)]
+            for thread in threads: thread.start()
+            subprocess.run(["true"])
+            for thread in threads: thread.join()
+            dead(forked[0])
+            here.bury()
+            print(os.waitstatus_to_exitcode(os.waitpid(forked[0], 0)[1]), here.buried)
+        """
+    assert program(tmp_path, HELD + code) == ["5 []"]
+
+
+def test_forks_that_hold_locks(tmp_path: Path) -> None:
+    """A lock that os.fork has, as logging's: a subprocess with a preexec_fn waits for it, and the fork for nobody."""
+    code = """
+        lock = threading.Lock()
+        def before():
+            lock.acquire()
+            go_on.set()
+        os.register_at_fork(before=before, after_in_parent=lock.release, after_in_child=lock.release)
+        def start():
+            print(subprocess.run(["sh", "-c", "exit 3"], preexec_fn=os.getpid).returncode)
+        with reaper.Reaper():
+            thread = threading.Thread(target=start, daemon=True)
+            thread.start()
+            assert midst.wait(30)
+            pid = os.fork()
+            if pid == 0: os._exit(5)
+            print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+            thread.join()
+        """
+    assert sorted(program(tmp_path, HELD + code)) == ["3", "5"]
+
+
+@pytest.mark.parametrize("how", ["forks", "raises"])
+def test_a_signal_handler_in_the_midst_of_a_list(tmp_path: Path, how: str) -> None:
+    """It comes before the first of two children is on the list, and forks; or its exception is the end of that list."""
+    code = f"""
+        import ctypes, signal
+        def fork(how=os.fork):
+            if how() == 0: os._exit(6)
+        def forks(*_): fork()
+        def raises(*_): raise KeyboardInterrupt
+        signal.signal(signal.SIGUSR1, {how})
+        def interrupted(pid, real=os.pidfd_open):
+            os.pidfd_open = real
+            signal.raise_signal(signal.SIGUSR1)
+            return real(pid)
+        with reaper.Reaper() as here:
+            os.pidfd_open = interrupted
+            fork(ctypes.CDLL(None).fork)  # on the next one's list
+            fork()  # what a hook of it raises is only printed
+            for _ in range(3):
+                subprocess.run(["true"])
+            for pid in children(): dead(pid)
+            here.bury()
+            print(here.buried)
+            while children():
+                print(os.waitstatus_to_exitcode(os.wait()[1]))
+        """
+    assert program(tmp_path, code) == ["[]", *["6"] * (3 if how == "forks" else 2)]
