@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import select
+import signal
 import subprocess
 import threading
 from collections.abc import Awaitable, Callable
@@ -12,9 +15,11 @@ import pytest
 
 import sexton
 from sexton import aio, events
+from sexton.errors import NotOwner, SextonError
 from tests.spawn.troop import Troop
 from tests.support.lines import DEADLINE
 from tests.support.monsters import double_forked, setsid_daemon
+from tests.support.processes import Handle
 
 Runs = Callable[[Callable[[], Awaitable[None]]], None]
 
@@ -146,8 +151,141 @@ def test_errors_are_those_of_run(runs: Runs) -> None:
             await aio.run(["no-such-program"])
         with pytest.raises(FileNotFoundError):
             await aio.Tree.start(["no-such-program"])
+        with pytest.raises(ValueError, match="capture_output"):
+            await aio.run(["true"], capture_output=True, stdout=subprocess.DEVNULL)
+        with pytest.raises(ValueError, match="capture_output"):
+            await aio.run(["true"], capture_output=True, stderr=subprocess.STDOUT)
+        with pytest.raises(ValueError, match="stdin and input"):
+            await aio.run(["true"], input=b"", stdin=subprocess.PIPE)
 
     runs(main)
+
+
+def test_check_call_and_check_output(runs: Runs) -> None:
+    async def main() -> None:
+        assert await aio.check_call(["true"]) == 0
+        with pytest.raises(subprocess.CalledProcessError) as caught:
+            await aio.check_call(["sh", "-c", "exit 3"])
+        assert caught.value.returncode == 3
+        assert await aio.check_output("echo $0", shell=True, text=True) == "/bin/sh\n"
+        assert await aio.check_output(["cat"], input=None) == b""
+        assert await aio.check_output(["cat"], input=None, text=True) == ""
+        assert await aio.check_output(["cat"], input=b"in", timeout=DEADLINE) == b"in"
+        with pytest.raises(subprocess.CalledProcessError) as caught:
+            await aio.check_output(["sh", "-c", "echo out; exit 4"])
+        assert (caught.value.returncode, caught.value.output) == (4, b"out\n")
+        for name in ("stdout", "check"):
+            with pytest.raises(ValueError, match=f"{name} argument not allowed"):
+                await aio.check_output(["true"], **{name: subprocess.PIPE})
+        with pytest.raises(sexton.TimeoutExpired):
+            await aio.check_call(["sleep", "1000"], timeout=0.01)
+
+    runs(main)
+
+
+def test_orders_are_answered(runs: Runs, troop: Troop) -> None:
+    async def main() -> None:
+        async with await aio.Tree.start(troop.words(setsid_daemon(), "polite"), **troop.handed, lease=1000) as tree:
+            await anyio.to_thread.run_sync(troop.ready, 2)
+            status = await tree.status()
+            assert status
+            assert (status.pid, status.phase) == (tree.pid, "running")
+            assert tree.poll() is None
+            await tree.terminate()
+            assert await tree.wait_command() == 0
+            with pytest.raises(TimeoutError), anyio.fail_after(0):
+                await tree.wait()
+            await tree.ask_to_stop()
+            assert await tree.wait() == 0
+            assert tree.poll() == 0
+            assert await tree.status() is None
+            await tree.renew()  # nothing happens
+        async with await aio.Tree.start(["sleep", "1000"]) as tree:
+            with pytest.raises(SextonError, match="refused `renew`"):
+                await tree.renew()
+            with anyio.move_on_after(0):
+                await tree.status()
+            assert await tree.status()
+
+    runs(main)
+    troop.end()
+
+
+def test_nobody_listens_between_thousands_of_orders(runs: Runs) -> None:
+    """The answers leave room for how the command ended."""
+
+    async def main() -> None:
+        words = ["sh", "-c", "read x; exit 7"]
+        async with await aio.Tree.start(words, stdin=sexton.PIPE, lease=1000) as tree:
+            for _ in range(4000):
+                await tree.renew()
+            guard = Handle(tree.guard)
+            await tree.close_stdin()
+            guard.wait_dead()
+            guard.close()
+            assert await tree.wait() == 7
+            assert not tree.receipt.guard_lost
+            assert not tree.receipt.lines_lost
+
+    runs(main)
+
+
+@pytest.mark.parametrize("look", ["returncode", "receipt", "processes"])
+def test_who_looks_takes_no_news_from_who_waits(runs: Runs, troop: Troop, look: str) -> None:
+    async def main() -> None:
+        words = troop.words(setsid_daemon(), "polite")
+        async with (
+            await aio.Tree.start(words, **troop.handed, on_exit="wait") as tree,
+            anyio.create_task_group() as group,
+        ):
+            codes: list[int] = []
+
+            async def wait() -> None:
+                codes.append(await tree.wait_command())
+
+            await anyio.to_thread.run_sync(troop.ready, 2)
+            group.start_soon(wait)
+            await anyio.wait_all_tasks_blocked()
+            command = Handle(tree.pid)
+            await tree.terminate()
+            command.wait_dead()
+            command.close()
+            inner = tree._tree
+            with inner.watched() as guard:
+                poll = select.poll()
+                poll.register(guard, select.POLLIN)  # type: ignore[arg-type]
+                while not inner._record.ended:  # the loop stands still, and only who looks hears of it
+                    assert poll.poll(DEADLINE * 1000)
+                    value = getattr(tree, look)
+                    _ = value() if callable(value) else value
+            while not codes:
+                await anyio.lowlevel.checkpoint()
+            assert codes == [0]
+            assert len(tree.processes()) == 1
+
+    runs(main)
+    troop.end()
+
+
+def test_a_tree_that_was_given_up_is_not_waited_for(runs: Runs, troop: Troop) -> None:
+    async def main() -> None:
+        async with (
+            anyio.create_task_group() as group,
+            await aio.Tree.start(troop.words("polite"), **troop.handed, on_owner_lost="keep") as tree,
+        ):
+            await anyio.to_thread.run_sync(troop.ready)
+
+            async def wait() -> None:
+                with pytest.raises(NotOwner):
+                    await tree.wait()
+
+            group.start_soon(wait)
+            await anyio.wait_all_tasks_blocked()
+            tree.close()
+        os.kill(tree.pid, signal.SIGTERM)  # its parent, the guard, is ours, and nobody has waited for it
+
+    runs(main)
+    troop.end()
 
 
 def test_a_timeout_is_kept_whoever_holds_the_pipes(runs: Runs, troop: Troop) -> None:

@@ -6,6 +6,9 @@
 
 Cancelling the scope around it stops the tree: the stop signal, the grace, SIGKILL, until nothing is left.
 
+A time limit for a method is the loop's: `with anyio.fail_after(5): await tree.wait()` raises TimeoutError, and the tree
+goes on until its `async with` is left.
+
 The loop waits for the guard to be executed, as asyncio waits for a command; not for the command behind it.
 """
 
@@ -15,10 +18,12 @@ import contextlib
 import os
 from functools import partial
 from subprocess import PIPE
-from typing import IO, TYPE_CHECKING, Any, Self, Unpack
+from typing import IO, TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 import anyio
 
+from sexton.errors import SextonError
+from sexton.events import Refused, Status
 from sexton.spawn import _processes, _start
 from sexton.spawn._errors import CalledProcessError, CompletedProcess, TimeoutExpired
 from sexton.spawn._exchange import CHUNK, decoded, encoded
@@ -33,20 +38,24 @@ if TYPE_CHECKING:
     from sexton.spawn._receipt import Receipt
     from sexton.spawn._tree import Scope
 
+Found = TypeVar("Found")
+
 
 class Tree:
     """A command, and whatever comes of it, until nothing of it is left. Made by `await Tree.start(...)`.
 
-    The methods are those of sexton.Tree, and have to be awaited; `receipt`, `processes()`, `pid`, `guard`, `contain`
-    and `returncode` do not. One task at a time listens to the guard; any number may wait.
+    The methods are those of sexton.Tree, without their `timeout`, and have to be awaited; `receipt`, `processes()`,
+    `poll()`, `close()`, `pid`, `guard`, `contain` and `returncode` do not. One task at a time listens to the guard; any
+    number may wait. What was started elsewhere is adopted by sexton.Tree alone.
 
     stdin, stdout, stderr   descriptors of our ends of the pipes, or None; see send() and receive()
     """
 
     def __init__(self, tree: Blocking) -> None:
         self._tree = tree
-        self._listening = False
+        self._listening: anyio.CancelScope | None = None  # of the task that does
         self._news = anyio.Event()
+        self._given_up = False
         self.args = tree.args
         self.guard = tree.guard
         self.contain = tree.contain
@@ -91,36 +100,48 @@ class Tree:
     @property
     def returncode(self) -> int | None:
         """How the command ended, -N for signal N; None while it runs."""
-        self._tree.listen()
+        self._hearing(Blocking.listen)
         return self._tree.returncode
+
+    def poll(self) -> int | None:
+        """The command's returncode if nothing of the tree is left; None otherwise. Raises LeftoversError."""
+        return self._hearing(Blocking.poll)
 
     @property
     def receipt(self) -> Receipt:
         """Which processes the guard had to do with, and how each ended, as far as it is known now."""
-        return self._tree.receipt
+        return self._hearing(lambda tree: tree.receipt)
 
     def processes(self) -> tuple[_processes.Process, ...]:
         """Every living process of the tree, parents first."""
-        return self._tree.processes()
+        return self._hearing(Blocking.processes)
+
+    def _hearing(self, look: Callable[[Blocking], Found]) -> Found:
+        """What the blocking half finds. It listens to the guard, and the task that waits for words may get none."""
+        seen, over = self._tree.seen, self._tree.over
+        found = look(self._tree)
+        if self._listening and (self._tree.seen, self._tree.over) != (seen, over):
+            self._listening.cancel()
+        return found
 
     async def _until(self, done: Callable[[], bool]) -> None:
         """Listen to the guard, or let another task, until done() or the end of the guard."""
         await anyio.lowlevel.checkpoint_if_cancelled()
         while True:
-            self._tree.listen()
+            if self._given_up and not self._listening:
+                self._tree.close()
+            self._hearing(Blocking.listen)
             if self._tree.over or done():
                 return
             if self._listening:
                 await self._news.wait()
                 continue
-            self._listening = True
             try:
-                with self._tree.watched() as guard:
+                with self._tree.watched() as guard, anyio.CancelScope() as self._listening:
                     if guard is not None:
                         await anyio.wait_readable(guard)
             finally:
-                self._listening = False
-                self._tree.listen()
+                self._listening = None
                 self._news.set()
                 self._news = anyio.Event()
 
@@ -134,29 +155,60 @@ class Tree:
         await self._until(lambda: self._tree.ended)
         return self._tree.wait_command()
 
-    async def _order(self, words: str) -> None:
-        """Send a command to the guard, which answers at once; the answer is heard later, and raises nothing."""
+    async def _say(self, words: str) -> events.Event | None:
+        """Send a command to the guard, which answers at once; its answer, or None when it had gone."""
+        record = self._tree._record  # noqa: SLF001 - its own blocking half
+        known = set(record.ignored)
         self._tree.order_unheard(words)
-        await anyio.lowlevel.checkpoint()
+        mine = record.ignored - known
+        record.ignored -= mine
+        try:
+            await anyio.lowlevel.checkpoint()  # the answer may be there at once, and others are to have their turn
+            await self._until(lambda: mine <= record.answers.keys())
+        finally:
+            answer = [record.answers.pop(number) for number in mine & record.answers.keys()]
+            record.ignored |= mine if not answer else set()
+        return answer[0] if answer else None
+
+    async def _order(self, words: str) -> None:
+        """Send a command that is to be carried out. Raises SextonError where it is refused."""
+        answer = await self._say(words)
+        if isinstance(answer, Refused) and not self._tree.ended:
+            raise SextonError(f"the guard {self.guard} of {self.args!r} refused `{words}`: {answer.why}")
 
     async def send_signal(self, sig: int | str, scope: Scope = "child") -> None:
-        """Send a signal to the command, its process group or the tree; nothing happens when it has ended."""
+        """Send a signal to the command, its process group or the tree; nothing happens when it has ended.
+
+        Raises ValueError, SextonError.
+        """
         await self._order(f"signal {name_of(sig)} {scope}")
 
+    async def terminate(self) -> None:
+        """SIGTERM to the command, and to it alone: stop() is what ends the tree."""
+        await self.send_signal("TERM")
+
     async def renew(self, seconds: float | None = None) -> None:
-        """Let the lease end so many seconds from now; None: as long as at the start."""
+        """Let the lease end so many seconds from now; None: as long as at the start. Raises SextonError."""
         await self._order("renew" if seconds is None else f"renew {_start.seconds('seconds', seconds)}")
+
+    async def status(self) -> Status | None:
+        """What the guard says of itself; None when it has ended."""
+        answer = await self._say("status")
+        return answer if isinstance(answer, Status) else None
+
+    async def ask_to_stop(self, grace: float | None = None) -> None:
+        """What stop() does, without waiting for the end."""
+        await self._order("stop" if grace is None else f"stop {_start.seconds('grace', grace)}")
 
     async def stop(self, grace: float | None = None) -> Receipt:
         """Stop the tree, until nothing is left; not to be cancelled. Raises LeftoversError."""
-        words = "stop" if grace is None else f"stop {_start.seconds('grace', grace)}"
         with anyio.CancelScope(shield=True):
-            await self._order(words)
+            await self.ask_to_stop(grace)
             await self._see_off()
         return self.receipt
 
     async def kill(self) -> Receipt:
-        """SIGKILL to the whole tree, until nothing is left."""
+        """SIGKILL to the whole tree, until nothing is left; not to be cancelled. Raises LeftoversError."""
         with anyio.CancelScope(shield=True):
             await self._order("kill")
             await self._see_off()
@@ -170,7 +222,16 @@ class Tree:
 
     async def dismiss(self) -> None:
         """Let go the guard of a tree with on_owner_lost="hold" of which nothing is left, when that is written down."""
-        await self._order("kill")
+        self._tree.order_unheard("kill")
+        await anyio.lowlevel.checkpoint()
+
+    def close(self) -> None:
+        """Give the tree up: what on_owner_lost says happens to it, and nobody waits for that."""
+        self._given_up = True
+        if self._listening:
+            self._listening.cancel()  # that task closes what it listens to
+        else:
+            self._tree.close()
 
     async def events(self) -> AsyncIterator[events.Event]:
         """What the guard reports, from the start, as it comes; ends with the tree."""
@@ -217,6 +278,8 @@ class Tree:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._given_up:
+            return
         try:
             if not self._tree.over:
                 await self.stop()
@@ -277,8 +340,12 @@ async def run(
 ) -> CompletedProcess:
     """sexton.run(), awaited: the same parameters, results and exceptions. Cancelled, it stops the tree first."""
     if input is not None:
+        if settings.get("stdin") is not None:
+            raise ValueError("stdin and input arguments may not both be used.")
         settings["stdin"] = PIPE
     if capture_output:
+        if settings.get("stdout") is not None or settings.get("stderr") is not None:
+            raise ValueError("stdout and stderr arguments may not be used with capture_output.")
         settings["stdout"] = settings["stderr"] = PIPE
     if settings.get("require") not in {None, settings.get("contain", "subreaper")}:
         started = await Tree.start(args, **settings)
@@ -320,3 +387,29 @@ async def _stop_and_read(tree: Tree, exchange: _Exchange) -> None:
         async with anyio.create_task_group() as group:
             group.start_soon(exchange.until_over, b"")
             await tree.stop()
+
+
+async def check_call(
+    args: _start.Command,
+    *,
+    timeout: float | None = None,  # noqa: ASYNC109 - as run()
+    **settings: Unpack[_start.Settings],
+) -> int:
+    """Run a command, and raise CalledProcessError if its exit code is not 0; gives 0."""
+    return (await run(args, timeout=timeout, check=True, **settings)).returncode
+
+
+async def check_output(
+    args: _start.Command,
+    *,
+    timeout: float | None = None,  # noqa: ASYNC109 - as run()
+    **settings: Any,
+) -> Any:
+    """Run a command and give its stdout; raise CalledProcessError if its exit code is not 0. `input` as for run()."""
+    for name in ("stdout", "check"):
+        if name in settings:
+            raise ValueError(f"{name} argument not allowed, it will be overridden.")
+    if "input" in settings and settings["input"] is None:
+        text = any(settings.get(name) for name in ("universal_newlines", "text", "encoding", "errors"))
+        settings["input"] = "" if text else b""
+    return (await run(args, stdout=PIPE, timeout=timeout, check=True, **settings)).stdout

@@ -35,7 +35,7 @@ _PAGES: dict[str, tuple[str, list[tuple[str, str, str]]]] = {
         ],
     ),
     "owner": ("Owner", [("spawn/_owner.py", "Owner", "sexton"), ("spawn/_owner.py", "Swept", "sexton.spawn")]),
-    "aio": ("asyncio and trio", [("spawn/aio.py", "Tree run", "sexton.aio")]),
+    "aio": ("asyncio and trio", [("spawn/aio.py", "Tree run check_call check_output", "sexton.aio")]),
     "reaper": ("The reaper", [("reaper.py", "Reaper Buried", "sexton.reaper")]),
     "events": ("Events", [("events.py", "*", "sexton.events")]),
     "errors": ("Errors", [("errors.py", "*", "sexton.errors")]),
