@@ -42,8 +42,33 @@ def test_after_it():
 """
 
 
-def run(tmp_path: Path, *options: str) -> list[str]:
-    (tmp_path / "test_it.py").write_text(LEAKING)
+FAILING = """
+import subprocess
+import pytest
+
+@pytest.fixture
+def broken():
+    yield
+    raise OSError("in the teardown")
+
+@pytest.fixture
+def failed():
+    yield
+    pytest.fail("in the other", pytrace=False)
+
+def test_daemon(broken):
+    subprocess.run(["sh", "-c", "setsid sleep 1004 >/dev/null 2>&1 &"])
+
+def test_other_daemon(failed):
+    subprocess.run(["sh", "-c", "setsid sleep 1005 >/dev/null 2>&1 &"])
+
+def test_after_it():
+    pass
+"""
+
+
+def run(tmp_path: Path, *options: str, code: str = LEAKING) -> list[str]:
+    (tmp_path / "test_it.py").write_text(code)
     words = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-rA"]
     kill = f'"$@"; echo $? >{tmp_path}/code'  # inside a tree of its own, so that what it leaks ends with it
     done = subprocess.run(
@@ -66,6 +91,21 @@ def test_leaks(tmp_path: Path, mode: str) -> None:
     assert ("(true): a zombie, never waited for" in out) == (mode != "off")
     assert "5 passed" in out
     assert ("2 errors" in out) == (mode == "fail")
+
+
+@pytest.mark.parametrize("mode", ["fail", "warn"])
+def test_leaks_beside_a_teardown_that_fails(tmp_path: Path, mode: str) -> None:
+    """The failure is told as it was, and with it who was left: the next test is not to blame."""
+    code, *lines = run(tmp_path, f"--sexton-leaks={mode}", code=FAILING)
+    out = "\n".join(lines)
+    assert code == "1", out
+    assert {line.split(" left ")[0].split("::")[-1] for line in lines if "left 1 behind" in line} == {
+        "test_daemon",
+        "test_other_daemon",
+    }
+    assert "3 passed, 2 errors" in out
+    assert "OSError: in the teardown" in out
+    assert "in the other" in out
 
 
 def test_off_is_the_default(tmp_path: Path) -> None:

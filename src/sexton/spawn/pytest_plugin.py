@@ -89,19 +89,31 @@ class _Leaks:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None, None, None]:
-        """After the fixtures have ended: whoever is new is left."""
-        yield
+        """After the fixtures have ended: whoever is new is left. Where one failed, that is said with its failure."""
+        try:
+            yield
+        except BaseException as error:
+            if text := self._left(item):
+                if isinstance(error, pytest.fail.Exception):  # its notes are not shown
+                    error.msg = f"{error.msg}\n{text}"
+                else:
+                    error.add_note(text)
+            raise
+        if text := self._left(item):
+            if self._fail:
+                pytest.fail(text, pytrace=False)
+            warnings.warn(text, LeakWarning, stacklevel=1)
+
+    def _left(self, item: pytest.Item) -> str:
+        """Whom the test left behind, in words; they are known from now on."""
         left = self._now() - self._known
         if left:
             _let_end(pid for pid, _ in left)
             self._reaper.bury()
             left &= self._now()
         self._known |= left
-        if said := [line for pid, start in sorted(left) if (line := _describe(pid, start))]:
-            text = f"{item.nodeid} left {len(said)} behind:\n" + "\n".join(said)
-            if self._fail:
-                pytest.fail(text, pytrace=False)
-            warnings.warn(text, LeakWarning, stacklevel=1)
+        said = [line for pid, start in sorted(left) if (line := _describe(pid, start))]
+        return f"{item.nodeid} left {len(said)} behind:\n" + "\n".join(said) if said else ""
 
     def pytest_unconfigure(self) -> None:
         """The end."""
