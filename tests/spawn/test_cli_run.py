@@ -81,6 +81,35 @@ def test_the_reports(tmp_path: Path) -> None:
     assert [entry["how"] for entry in said["entries"]] == ["command", "stop"]
 
 
+def test_a_report_that_cannot_be_written(tmp_path: Path) -> None:
+    """Known before the start, nothing is started; later, the status of the command is what counts."""
+    nowhere = str(tmp_path / "missing" / "report")
+    done = run("--report", "text", "--report-file", nowhere, "echo", "started")
+    assert (done.returncode, done.stdout) == (125, b"")
+    assert done.stderr.decode() == f"sexton run: --report-file: cannot write {nowhere}: No such file or directory\n"
+    full = run("--report", "json", "--report-file", "/dev/full", "sh", "-c", "exit 3")
+    assert full.returncode == 3
+    assert full.stderr == b"sexton run: the report could not be written to /dev/full: No space left on device\n"
+
+
+@pytest.mark.parametrize("stderr", ["2>&-", "2>/dev/full"])
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        (["--report", "text", "sh", "-c", "exit 3"], 3),
+        (["--report", "json", "sh", "-c", "kill -9 $$"], 137),
+        (["no-such-program"], 127),
+        (["--stop-signal", "NOPE", "true"], 125),
+        (["--report-file", "x", "true"], 125),
+        (["--timeout", "x", "true"], 125),
+    ],
+)
+def test_nobody_can_be_told(words: list[str], status: int, stderr: str) -> None:
+    shell = ["sh", "-c", f'"$@" {stderr}', "sh", *SEXTON, *words]
+    done = subprocess.run(shell, capture_output=True, timeout=DEADLINE, check=False)
+    assert (done.returncode, done.stdout) == (status, b"")
+
+
 def test_a_signal_is_passed_on_then_comes_the_stop(troop: Troop) -> None:
     with running(troop, double_forked("stubborn"), "stubborn", options=("--grace", "0.2")) as process:
         troop.ready(2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import select
@@ -99,19 +100,34 @@ def _take_note(_number: int, _frame: FrameType | None) -> None:
     """A handler must be there for the wake-up descriptor to hear of the signal."""
 
 
-def _report(tree: Tree, code: int, seconds: float, form: str, file: IO[str]) -> None:
+def _report(tree: Tree, code: int, seconds: float, form: str) -> str:
     receipt = tree.receipt
     if form == "json":
         said: dict[str, Any] = {"command": tree.args, "exit": code, "seconds": round(seconds, 3), **receipt.as_dict()}
-        file.write(json.dumps(said) + "\n")
-        return
+        return json.dumps(said) + "\n"
     left = [entry for entry in receipt.entries if entry.how != "command"]
-    file.write(f"sexton run: exit status {code} after {seconds:.1f} s")
-    file.write(f", stopped ({receipt.why})" if receipt.why else "")
-    file.write(f"; {len(left)} of its processes were left or adopted\n" if left else "; nothing was left\n")
-    if left:
-        file.write("".join(f"  {line}\n" for line in str(receipt).splitlines()))
-    file.flush()
+    text = f"sexton run: exit status {code} after {seconds:.1f} s"
+    text += f", stopped ({receipt.why})" if receipt.why else ""
+    text += f"; {len(left)} of its processes were left or adopted\n" if left else "; nothing was left\n"
+    return text + "".join(f"  {line}\n" for line in str(receipt).splitlines() if left)
+
+
+def _open(report_file: str | None) -> IO[str] | None:
+    """Where the report is written; None where stderr is closed: another file may have its number. Raises OSError."""
+    if report_file:
+        return open(report_file, "a", encoding="utf-8", errors="backslashreplace")
+    return os.fdopen(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False) if sys.stderr else None
+
+
+def _say(text: str) -> None:
+    _tell(f"sexton run: {text}\n")
+
+
+def _tell(text: str) -> None:
+    """On stderr, if it is there and takes it: the exit status says more."""
+    if sys.stderr:
+        with contextlib.suppress(OSError):
+            os.write(2, os.fsencode(text))
 
 
 class _LikeTimeout(click.Command):
@@ -122,7 +138,9 @@ class _LikeTimeout(click.Command):
         try:
             return super().parse_args(ctx, args)
         except click.UsageError as error:
-            error.show()
+            text = io.StringIO()
+            error.show(text)
+            _tell(text.getvalue())
             ctx.exit(FAILED)
 
 
@@ -167,7 +185,12 @@ def run(*, command: tuple[str, ...], timeout: float | None, lease: float | None,
     cannot be executed; 127 it was not found.
     """
     if report_file and not report:
-        click.echo("sexton run: --report-file: say which, with --report text or --report json", err=True)
+        _say("--report-file: say which, with --report text or --report json")
+        sys.exit(FAILED)
+    try:
+        file = _open(report_file) if report else None
+    except OSError as error:
+        _say(f"--report-file: cannot write {report_file}: {error.strerror}")
         sys.exit(FAILED)
     began = time.monotonic()
     terminal = at_terminal()
@@ -176,21 +199,24 @@ def run(*, command: tuple[str, ...], timeout: float | None, lease: float | None,
     try:
         tree = Tree(command, timeout=timeout, lease=lease, grace=grace, **options)
     except OSError as error:
-        click.echo(f"sexton run: cannot execute {command[0]}: {error.strerror or error}", err=True)
+        _say(f"cannot execute {command[0]}: {error.strerror or error}")
         sys.exit(NOT_FOUND if isinstance(error, FileNotFoundError) else CANNOT_EXECUTE)
     except SextonError as error:
-        click.echo(f"sexton run: {error}", err=True)
+        _say(str(error))
         sys.exit(FAILED)
     try:
         code = watch.run(tree)
     except SextonError as error:
-        click.echo(f"sexton run: {error}", err=True)
+        _say(str(error))
         tree.close()
         sys.exit(FAILED)
     code = 128 - code if code < 0 else code
     if tree.receipt.why == "timeout" and code != KILLED:
         code = TIMED_OUT
-    if report:
-        with open(report_file, "a", encoding="utf-8") if report_file else os.fdopen(2, "w", closefd=False) as file:
-            _report(tree, code, time.monotonic() - began, report, file)
+    if report and file:
+        try:
+            with file:
+                file.write(_report(tree, code, time.monotonic() - began, report))
+        except OSError as error:
+            _say(f"the report could not be written to {report_file or 'stderr'}: {error.strerror}")
     sys.exit(code)
