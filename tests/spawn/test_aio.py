@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -15,7 +16,8 @@ import pytest
 
 import sexton
 from sexton import aio, events
-from sexton.errors import NotOwner, SextonError
+from sexton.errors import LeftoversError, NotOwner, SextonError
+from sexton.spawn import _processes, _rescue
 from tests.spawn.troop import Troop
 from tests.support.lines import DEADLINE
 from tests.support.monsters import double_forked, setsid_daemon
@@ -130,14 +132,16 @@ SAME: list[tuple[Any, dict[str, Any]]] = [
     (["true"], {"input": b"nobody reads this" * 10_000}),
     (["sh", "-c", "exec >&- 2>&-; exit 4"], {"capture_output": True, "timeout": DEADLINE}),
     (["head", "-c", "1000000", "/dev/zero"], {"capture_output": True}),
+    ((["sh", "-c", "pwd"], -1, None, None, subprocess.PIPE), {"cwd": "/"}),
 ]
 
 
 @pytest.mark.parametrize(("args", "settings"), SAME)
 def test_run_is_that_of_subprocess(runs: Runs, args: Any, settings: dict[str, Any]) -> None:
     async def main() -> None:
-        theirs = subprocess.run(args, **settings)  # noqa: ASYNC221, PLW1510 - to compare with, as run() is called
-        ours = await aio.run(args, **settings)
+        words = args if isinstance(args, tuple) else (args,)
+        theirs = subprocess.run(*words, **settings)  # noqa: ASYNC221, PLW1510 - to compare with, as run() is called
+        ours = await aio.run(*words, **settings)
         assert vars(theirs) | {"receipt": ours.receipt} == vars(ours)
 
     runs(main)
@@ -301,6 +305,66 @@ def test_a_timeout_is_kept_whoever_holds_the_pipes(runs: Runs, troop: Troop) -> 
 
     runs(main)
     troop.end()
+
+
+STOPS = "read word; kill -STOP $PPID; sleep 1000"
+
+
+@pytest.mark.parametrize("how", ["stop", "kill", "status", "leave"])
+def test_a_guard_that_is_stopped(runs: Runs, how: str) -> None:
+    async def main() -> None:
+        async with await aio.Tree.start(["sh", "-c", STOPS], stdin=subprocess.PIPE, grace=0.2) as tree:
+            await tree.close_stdin()
+            assert os.waitid(os.P_PID, tree.guard, os.WSTOPPED | os.WNOWAIT)  # noqa: ASYNC222 - the loop has nothing else
+            if how == "status":
+                assert await tree.status()
+            elif how != "leave":
+                await getattr(tree, how)()
+        assert tree.receipt.empty
+        assert tree.returncode == (-9 if how == "kill" else -15)
+
+    runs(main)
+
+
+def test_a_timeout_with_a_guard_that_is_stopped(runs: Runs) -> None:
+    async def main() -> None:
+        with pytest.raises(sexton.TimeoutExpired) as expired:
+            await aio.run(["sh", "-c", STOPS], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, timeout=0.2, grace=0.2)
+        assert expired.value.receipt
+        assert expired.value.receipt.empty
+
+    runs(main)
+
+
+@pytest.mark.parametrize("settings", [{}, {"stdout": subprocess.PIPE}], ids=["alone", "pipes"])
+def test_who_outlives_sigkill_is_an_error_of_its_own(
+    runs: Runs, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not one of a group, whatever else was waited for."""
+    end = _rescue.end
+    stuck = _processes.look(os.getpid())
+    assert stuck
+    monkeypatch.setattr(_rescue, "end", lambda *args: [*end(*args), stuck])
+
+    async def main() -> None:
+        with pytest.raises(LeftoversError, match=str(os.getpid())):
+            await aio.run(["sh", "-c", "kill -KILL $PPID; sleep 1000"], **settings)
+
+    runs(main)
+
+
+def test_who_is_left_behind_and_writes_for_ever(runs: Runs) -> None:
+    """What is in the pipe when the guard has gone is all; SIGPIPE ends the writer then."""
+
+    async def main() -> None:
+        words = ["sh", "-c", "yes & echo $! >&2"]
+        done = await aio.run(words, capture_output=True, on_exit="leave")
+        with contextlib.suppress(ProcessLookupError):
+            writer = Handle(int(done.stderr))
+            writer.wait_dead()
+            writer.close()
+
+    runs(main)
 
 
 def test_leftovers_of_an_ended_command_do_not_hold_the_result(runs: Runs, troop: Troop) -> None:

@@ -18,15 +18,16 @@ import contextlib
 import os
 from functools import partial
 from subprocess import PIPE
-from typing import IO, TYPE_CHECKING, Any, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 import anyio
 
-from sexton.errors import SextonError
+from sexton.errors import LeftoversError, SextonError
 from sexton.events import Refused, Status
 from sexton.spawn import _processes, _start
+from sexton.spawn._channel import PATIENCE
 from sexton.spawn._errors import CalledProcessError, CompletedProcess, TimeoutExpired
-from sexton.spawn._exchange import CHUNK, decoded, encoded
+from sexton.spawn._exchange import CHUNK, decoded, encoded, rest_of
 from sexton.spawn._record import name_of
 from sexton.spawn._tree import Tree as Blocking
 
@@ -124,8 +125,20 @@ class Tree:
             self._listening.cancel()
         return found
 
-    async def _until(self, done: Callable[[], bool]) -> None:
-        """Listen to the guard, or let another task, until done() or the end of the guard."""
+    async def _until(self, done: Callable[[], bool], patience: float | None = None) -> None:
+        """Listen to the guard, or let another task, until done() or the end of the guard.
+
+        patience: seconds after which its word is due: somebody may have stopped it (SIGSTOP)
+        """
+        over = False
+        while not over:
+            with anyio.move_on_after(patience):
+                await self._listen(done)
+                over = True
+            if not over:
+                self._tree.wake_guard()
+
+    async def _listen(self, done: Callable[[], bool]) -> None:
         await anyio.lowlevel.checkpoint_if_cancelled()
         while True:
             if self._given_up and not self._listening:
@@ -147,8 +160,12 @@ class Tree:
 
     async def wait(self) -> int:
         """Wait until nothing of the tree is left, and give the command's returncode. Raises LeftoversError."""
-        await self._until(lambda: self._tree.held)
+        await self.until_over()
         return self._tree.wait()
+
+    async def until_over(self, patience: float | None = None) -> None:
+        """Wait as wait() does, and say nothing of how it ended. `patience`: seconds after which the guard is due."""
+        await self._until(lambda: self._tree.held, patience)
 
     async def wait_command(self) -> int:
         """Wait until the command has ended, whatever else of the tree goes on."""
@@ -164,7 +181,7 @@ class Tree:
         record.ignored -= mine
         try:
             await anyio.lowlevel.checkpoint()  # the answer may be there at once, and others are to have their turn
-            await self._until(lambda: mine <= record.answers.keys())
+            await self._until(lambda: mine <= record.answers.keys(), PATIENCE)
         finally:
             answer = [record.answers.pop(number) for number in mine & record.answers.keys()]
             record.ignored |= mine if not answer else set()
@@ -204,17 +221,18 @@ class Tree:
         """Stop the tree, until nothing is left; not to be cancelled. Raises LeftoversError."""
         with anyio.CancelScope(shield=True):
             await self.ask_to_stop(grace)
-            await self._see_off()
+            await self._see_off(self._tree.grace if grace is None else grace)
         return self.receipt
 
     async def kill(self) -> Receipt:
         """SIGKILL to the whole tree, until nothing is left; not to be cancelled. Raises LeftoversError."""
         with anyio.CancelScope(shield=True):
             await self._order("kill")
-            await self._see_off()
+            await self._see_off(0)
         return self.receipt
 
-    async def _see_off(self) -> None:
+    async def _see_off(self, grace: float) -> None:
+        await self.until_over(grace + PATIENCE)
         await self.wait()
         if self._tree.held:
             await self.dismiss()
@@ -290,22 +308,21 @@ class Tree:
 class _Exchange:
     """As spawn._exchange.Exchange: feeds and gathers until the tree is over, and not for longer."""
 
-    def __init__(self, tree: Tree, streams: dict[int, IO[Any]]) -> None:
+    def __init__(self, tree: Tree) -> None:
         self.tree = tree
-        self.streams = streams
-        self.found: dict[int, list[bytes]] = {fd: [] for fd in streams}
-        self.open = set(streams)
+        self.found: dict[int, list[bytes]] = {fd: [] for fd in (tree.stdout, tree.stderr) if fd is not None}
+        self.open = set(self.found)
 
-    async def until_over(self, feed: bytes) -> None:
-        if not self.streams and self.tree.stdin is None:
-            await self.tree.wait()
+    async def until_over(self, feed: bytes, patience: float | None = None) -> None:
+        if not self.found and self.tree.stdin is None:
+            await self.tree.until_over(patience)
             return
         async with anyio.create_task_group() as group:
-            for fd in self.streams:
+            for fd in self.found:
                 group.start_soon(self._gather, fd)
             if self.tree.stdin is not None:
                 group.start_soon(self._feed, feed)
-            await self.tree.wait()
+            await self.tree.until_over(patience)
             group.cancel_scope.cancel()  # who holds a pipe now is a stranger
         self._drain()
 
@@ -321,17 +338,20 @@ class _Exchange:
 
     def _drain(self) -> None:
         for fd in self.open:
-            with contextlib.suppress(BlockingIOError):
-                while data := os.read(fd, CHUNK):
-                    self.found[fd].append(data)
+            self.found[fd].append(rest_of(fd))
 
-    def bytes(self, fd: int | None) -> bytes | None:
-        return None if fd is None else b"".join(self.found[fd])
+    def pipes(self) -> dict[str, int]:
+        names = {"stdout": self.tree.stdout, "stderr": self.tree.stderr}
+        return {name: fd for name, fd in names.items() if fd is not None and fd in self.open}
+
+    def bytes(self) -> tuple[bytes | None, bytes | None]:
+        out, err = (None if fd is None else b"".join(self.found[fd]) for fd in (self.tree.stdout, self.tree.stderr))
+        return out, err
 
 
 async def run(
     args: _start.Command,
-    *,
+    *more: Any,
     input: Any = None,  # noqa: A002 - subprocess' name of it
     capture_output: bool = False,
     timeout: float | None = None,  # noqa: ASYNC109 - subprocess' parameter, and the tree must be stopped, not left
@@ -339,6 +359,7 @@ async def run(
     **settings: Unpack[_start.Settings],
 ) -> CompletedProcess:
     """sexton.run(), awaited: the same parameters, results and exceptions. Cancelled, it stops the tree first."""
+    settings = _start.by_name(more, settings)
     if input is not None:
         if settings.get("stdin") is not None:
             raise ValueError("stdin and input arguments may not both be used.")
@@ -353,63 +374,67 @@ async def run(
         started = Tree(Blocking.unawaited(args, settings, late=True))
     async with started as tree:
         inner = tree._tree  # noqa: SLF001 - its own blocking half
-        pipes = {
-            fd: stream for fd, stream in ((tree.stdout, inner.stdout), (tree.stderr, inner.stderr)) if fd and stream
-        }
-        out, err = tree.stdout, tree.stderr
-        exchange = _Exchange(tree, pipes)
+        exchange = _Exchange(tree)
         feed = bytes(encoded(input, inner.stdin))
         expired: TimeoutExpired | None = None
         with anyio.move_on_after(timeout) as scope:
             await exchange.until_over(feed)
         if scope.cancelled_caught and timeout is not None:
-            names = {fd: name for fd, name in ((out, "stdout"), (err, "stderr")) if fd in exchange.open}
-            members = [process.pid for process in tree.processes()]
-            holders = _processes.holders({name: fd for fd, name in names.items() if fd}, members)
-            ended = inner.ending
-            await _stop_and_read(tree, exchange)
-            if not ended:
-                said = exchange.bytes(out), exchange.bytes(err)
-                expired = TimeoutExpired(args, timeout, *said, holders=holders, receipt=tree.receipt)
+            expired = await _expired(tree, exchange, timeout)
+        inner.check_start()
+        try:
+            code = await tree.wait()
+        except LeftoversError as error:
+            raise error from expired
         if expired:
             raise expired
-        inner.check_start()
-        code = await tree.wait()
-        text = decoded(exchange.bytes(out), inner.stdout), decoded(exchange.bytes(err), inner.stderr)
+        out, err = exchange.bytes()
+        text = decoded(out, inner.stdout), decoded(err, inner.stderr)
     if check and code:
         raise CalledProcessError(code, args, *text, receipt=tree.receipt)
     return CompletedProcess(args, code, *text, receipt=tree.receipt)
 
 
-async def _stop_and_read(tree: Tree, exchange: _Exchange) -> None:
-    """A tree that is stopped may have last words, more than a pipe holds."""
+async def _expired(tree: Tree, exchange: _Exchange, timeout: float) -> TimeoutExpired | None:  # noqa: ASYNC109 - the one that is over
+    """End the tree whose time is over, and say who held the pipes then; None if its command had ended."""
+    inner = tree._tree  # noqa: SLF001 - its own blocking half
+    holders: tuple[_processes.Holder, ...] = ()
+    with contextlib.suppress(OSError):  # without /proc nobody can be named
+        inner.wake_guard()
+        holders = _processes.holders(exchange.pipes(), [process.pid for process in tree.processes()])
+    ended = inner.ending
     with anyio.CancelScope(shield=True):
-        async with anyio.create_task_group() as group:
-            group.start_soon(exchange.until_over, b"")
-            await tree.stop()
+        await tree.ask_to_stop()
+        await exchange.until_over(b"", inner.grace + PATIENCE)  # last words may be more than a pipe holds
+    if ended:
+        return None
+    return TimeoutExpired(tree.args, timeout, *exchange.bytes(), holders=holders, receipt=tree.receipt)
 
 
 async def check_call(
     args: _start.Command,
-    *,
+    *more: Any,
     timeout: float | None = None,  # noqa: ASYNC109 - as run()
     **settings: Unpack[_start.Settings],
 ) -> int:
-    """Run a command, and raise CalledProcessError if its exit code is not 0; gives 0."""
-    return (await run(args, timeout=timeout, check=True, **settings)).returncode
+    """Run a command, and raise CalledProcessError if its exit code is not 0; gives 0. Parameters as for run()."""
+    return (await run(args, *more, timeout=timeout, check=True, **settings)).returncode
 
 
 async def check_output(
     args: _start.Command,
-    *,
+    *more: Any,
     timeout: float | None = None,  # noqa: ASYNC109 - as run()
     **settings: Any,
 ) -> Any:
-    """Run a command and give its stdout; raise CalledProcessError if its exit code is not 0. `input` as for run()."""
+    """Run a command and give its stdout; raise CalledProcessError if its exit code is not 0.
+
+    Parameters as for run().
+    """
     for name in ("stdout", "check"):
         if name in settings:
             raise ValueError(f"{name} argument not allowed, it will be overridden.")
     if "input" in settings and settings["input"] is None:
         text = any(settings.get(name) for name in ("universal_newlines", "text", "encoding", "errors"))
         settings["input"] = "" if text else b""
-    return (await run(args, stdout=PIPE, timeout=timeout, check=True, **settings)).stdout
+    return (await run(args, *more, stdout=PIPE, timeout=timeout, check=True, **settings)).stdout

@@ -47,6 +47,7 @@ _INNER = {
         "unawaited",
         "check_start",
         "wait_start",
+        "until_over",
         "watched",
         "listen",
         "begun",
