@@ -255,10 +255,10 @@ class Reaper:
     def bury(self) -> None:
         """Bury now who is dead and proven not to be ours, without waiting for the thread to do it."""
         with self._work() as free:
-            for child in list(self._children.values()) if free else ():
-                self._consider(child)
             if free:
                 self._look()
+                for child in list(self._children.values()):
+                    self._consider(child)
 
     def _serve(self) -> None:
         while True:

@@ -181,6 +181,17 @@ def test_one_is_enough(tmp_path: Path) -> None:
     assert program(tmp_path, code) == ["a reaper runs already in this process; one is enough", "fork_exec system"]
 
 
+def test_bury_knows_who_has_just_come(tmp_path: Path) -> None:
+    """Whatever the thread is about, which is kept from it here."""
+    code = """
+        with reaper.Reaper() as here, here._lock:
+            pid, end = orphan(); os.close(end); dead(pid)
+            here.bury()
+            print(state(pid))
+        """
+    assert program(tmp_path, code) == ["gone"]
+
+
 def test_nothing_wakes_up(tmp_path: Path) -> None:
     """The thread sleeps while nobody dies: its voluntary context switches stand still."""
     code = """
