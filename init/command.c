@@ -132,7 +132,7 @@ void listen_pid(char **envp)
 {
 	static const char fmt[] = "LISTEN_PID=%d";
 	static char entry[32];
-	format(entry, sizeof entry, fmt, (int)getppid());
+	format(entry, sizeof entry, fmt, st.given);
 	for (char **env = envp; *env; env++) {
 		if (strcmp(*env, entry) == 0 || strcmp(*env, "LISTEN_PID=0") == 0) {
 			format(entry, sizeof entry, fmt, (int)getpid());

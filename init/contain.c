@@ -63,13 +63,15 @@ static int stand_outside(pid_t guard)
 	siginfo_t info;
 	for (;;) {
 		int sig = (int)CALL(SYS_rt_sigtimedwait, &st.watched, &info, NULL, sizeof st.watched), status;
-		if (sig > 0 && sig != SIGCHLD) {
-			if (info.si_code == SI_QUEUE)
-				CALL(SYS_rt_sigqueueinfo, guard, sig, &info);
-			else
-				kill(guard, sig);
+		if (sig > 0 && sig != SIGCHLD && !(cfg.terminal_reaches_both && info.si_code == SI_KERNEL)) {
+			if (info.si_code != SI_QUEUE)
+				info.si_code = SI_MESGQ; /* by it the guard knows our word from what a group of us both was sent */
+			CALL(SYS_rt_sigqueueinfo, guard, sig, &info);
 		}
-		if (waitpid(guard, &status, WNOHANG) == guard)
+		pid_t pid;
+		while ((pid = waitpid(-1, &status, WNOHANG | __WALL)) > 0 && pid != guard)
+			; /* an orphan of the namespace that we are PID 1 of */
+		if (pid == guard)
 			return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
 	}
 }
@@ -87,19 +89,21 @@ static bool tie_to_parent(int pipe_end)
 static int enter_pidns(void)
 {
 	int ends[2];
-	if (CALL(SYS_pipe2, ends, O_CLOEXEC) != 0 || !unshare_pid()) {
-		say(FATAL, "--contain: pidns cannot be had: %e", errno);
-		return EXIT_USAGE;
-	}
-	pid_t guard = (pid_t)CALL(SYS_clone, SIGCHLD);
+	tty_start(); /* before COMMAND is given the foreground */
+	pid_t guard = CALL(SYS_pipe2, ends, O_CLOEXEC) == 0 && unshare_pid() ? (pid_t)CALL(SYS_clone, SIGCHLD) : -1;
 	if (guard < 0) {
 		say(FATAL, "--contain: pidns cannot be had: %e", errno);
 		return EXIT_USAGE;
 	}
 	if (guard > 0) {
-		close(ends[0]);
-		owner_let_go();
-		return stand_outside(guard);
+		dup2(ends[1], 0); /* its end is ours; all else but the terminal is COMMAND's */
+		close(1);
+		close(2);
+		close_inherited();
+		CALL(SYS_chdir, "/");
+		int status = stand_outside(guard);
+		tty_take();
+		return status;
 	}
 	close(ends[1]);
 	if (!tie_to_parent(ends[0]))

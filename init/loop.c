@@ -32,10 +32,7 @@ IDLE static struct timespec until(int64_t deadline)
 /* The next blocked signal; 0 when the deadline came first. */
 IDLE static int take_signal(siginfo_t *info, const struct timespec *timeout)
 {
-	int sig;
-	do
-		sig = (int)sys(SYS_rt_sigtimedwait, (long)&st.watched, (long)info, (long)timeout, sizeof st.watched, 0, 0);
-	while (sig == -EINTR);
+	int sig = (int)sys(SYS_rt_sigtimedwait, (long)&st.watched, (long)info, (long)timeout, sizeof st.watched, 0, 0);
 	return sig < 0 ? 0 : sig;
 }
 
@@ -83,6 +80,11 @@ IDLE static int64_t next_deadline(void)
 	return earlier(next, earlier(st.give_up_at, st.lease_at));
 }
 
+bool overdue(void)
+{
+	return next_deadline() <= now_ns();
+}
+
 IDLE static int wait_for_event(siginfo_t *info)
 {
 	int64_t deadline = next_deadline();
@@ -90,6 +92,8 @@ IDLE static int wait_for_event(siginfo_t *info)
 	if (deadline != NEVER) {
 		timeout = until(deadline);
 		limit = &timeout;
+		if (!(timeout.tv_sec | timeout.tv_nsec))
+			return 0; /* before the signals: there may be always one */
 	}
 	struct pollfd fds[2 + STRANGERS + 1];
 	int owners = owner_poll(fds), strangers = watch_strangers(fds + owners);
@@ -241,6 +245,8 @@ IDLE static void on_signal(int sig, const siginfo_t *info)
 {
 	if ((sig == SIGTTIN || sig == SIGTTOU) && !cfg.forward_tty_stops)
 		return;
+	if (cfg.contain == CONTAIN_PIDNS && info->si_code >= 0 && !info->si_pid)
+		return; /* the one outside had it too, and passes it on */
 	if (sig == SIGCONT)
 		tty_continued();
 	if (impatient(sig)) {
@@ -263,7 +269,7 @@ IDLE static void on_signal(int sig, const siginfo_t *info)
 			stop_begin("signal");
 		break;
 	case STOPPING:
-		if (st.command && !is_stop_signal(sig) && cfg.map[sig])
+		if (st.command && cfg.map[sig] && !is_stop_signal(cfg.map[sig]) && cfg.map[sig] != cfg.stop_signal)
 			deliver(cfg.map[sig], info);
 		break;
 	default:

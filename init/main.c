@@ -40,11 +40,14 @@ static int configure(int argc, char **argv, char **envp)
 		if (strcmp(name, personalities[i].name) == 0) {
 			drop_in = true;
 			int done = personalities[i].arguments(argc, argv);
-			return done >= 0 ? done : config_environment(envp, true) ? -1 : EXIT_USAGE;
+			if (done < 0 && !config_environment(envp, true))
+				done = EXIT_USAGE;
+			cfg.pause = !cfg.command; /* whatever SEXTON_PAUSE says */
+			return done;
 		}
 	cfg.in_child = listen_pid;
 	/* Who marks the tree says all on the command line; in the environment are the options of one further up. */
-	bool marked = argc > 1 && strcmp(argv[1], "--mark") == 0;
+	bool marked = argc > 1 && strncmp(argv[1], "--mark", 6) == 0;
 	if (!config_environment(envp, !marked))
 		return EXIT_USAGE;
 	int done = config_arguments(argc, argv);
@@ -98,7 +101,7 @@ static int exit_status(void)
 }
 
 /* What COMMAND alone should hold: a pipe that it closes must be closed for its reader. */
-static void close_inherited(void)
+void close_inherited(void)
 {
 	int keep[4] = { cfg.events, tty_descriptor() };
 	unsigned from = 3;
@@ -149,7 +152,7 @@ static void leave_stdio(void)
 {
 	st.no_stderr = owner_connected();
 	for (int fd = 0; fd <= (st.no_stderr ? 2 : 1); fd++)
-		if (fd != cfg.events && !keeps_what_is_written(fd))
+		if (fd != cfg.events && fd != cfg.owner_fd && !keeps_what_is_written(fd))
 			close(fd);
 }
 
@@ -167,7 +170,7 @@ static int start(int argc, char **argv, char **envp)
 	pid_t parent = getppid();
 	uint64_t mask = block_signals(~UINT64_C(0));
 	struct disposition inherited, standard = { 0 };
-	st.self = getpid();
+	st.self = st.given = getpid();
 	st.pid1 = st.self == 1;
 	st.drain_at = st.stop_timeout_at = st.timeout_at = st.grace_at = st.give_up_at = st.lease_at = NEVER;
 	int done = configure(argc, argv, envp);
@@ -200,12 +203,12 @@ static int start(int argc, char **argv, char **envp)
 		done = command_start(envp, mask, &inherited);
 		if (done >= 0)
 			return drop_in ? remap(done) : done;
-		if (cfg.timeout != NEVER)
-			st.timeout_at = now_ns() + cfg.timeout;
 		if (cfg.voice.started)
 			cfg.voice.started(st.command);
 		event_started(st.command);
 	}
+	if (cfg.timeout != NEVER)
+		st.timeout_at = now_ns() + cfg.timeout;
 	if (!drop_in)
 		leave_stdio();
 	close_inherited();

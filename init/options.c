@@ -288,35 +288,37 @@ static const char *set_same_group(const char *value)
 	return expected;
 }
 
+#define PREFIX "SEXTON_"
+
 static const struct option {
-	const char *name, *variable;
+	const char *name, *variable; /* variable: without PREFIX */
 	const char *(*set)(const char *value);
 	bool flag; /* takes no value on the command line: 1 is set */
 } options[] = {
-	{ "--signal", "SEXTON_SIGNAL", set_signal, false },
-	{ "--map", "SEXTON_MAP", set_map, false },
-	{ "--drain", "SEXTON_DRAIN", set_drain, false },
-	{ "--on-exit", "SEXTON_ON_EXIT", set_on_exit, false },
-	{ "--stop-signal", "SEXTON_STOP_SIGNAL", set_stop_signal, false },
-	{ "--grace", "SEXTON_GRACE", set_grace, false },
-	{ "--stop-timeout", "SEXTON_STOP_TIMEOUT", set_stop_timeout, false },
-	{ "--timeout", "SEXTON_TIMEOUT", set_timeout, false },
-	{ "--ok", "SEXTON_OK", set_ok, false },
-	{ "--user", "SEXTON_USER", set_user, false },
-	{ "--pdeathsig", "SEXTON_PDEATHSIG", set_pdeathsig, false },
-	{ "--events", "SEXTON_EVENTS", set_events, false },
-	{ "--owner-fd", "SEXTON_OWNER_FD", set_owner_fd, false },
-	{ "--listen", "SEXTON_LISTEN", set_listen, false },
-	{ "--lease", "SEXTON_LEASE", set_lease, false },
-	{ "--on-owner-lost", "SEXTON_ON_OWNER_LOST", set_on_owner_lost, false },
-	{ "--contain", "SEXTON_CONTAIN", set_contain, false },
-	{ "--exec", "SEXTON_EXEC", set_exec, false },
-	{ "--mark", "SEXTON_TREE", set_mark, false },
-	{ "--same-group", "SEXTON_SAME_GROUP", set_same_group, true },
-	{ "--late", "SEXTON_LATE", set_late, true },
-	{ "--verbose", "SEXTON_VERBOSE", set_verbose, true },
-	{ "--quiet", "SEXTON_QUIET", set_quiet, true },
-	{ "--pause", "SEXTON_PAUSE", set_pause, true },
+	{ "--signal", "SIGNAL", set_signal, false },
+	{ "--map", "MAP", set_map, false },
+	{ "--drain", "DRAIN", set_drain, false },
+	{ "--on-exit", "ON_EXIT", set_on_exit, false },
+	{ "--stop-signal", "STOP_SIGNAL", set_stop_signal, false },
+	{ "--grace", "GRACE", set_grace, false },
+	{ "--stop-timeout", "STOP_TIMEOUT", set_stop_timeout, false },
+	{ "--timeout", "TIMEOUT", set_timeout, false },
+	{ "--ok", "OK", set_ok, false },
+	{ "--user", "USER", set_user, false },
+	{ "--pdeathsig", "PDEATHSIG", set_pdeathsig, false },
+	{ "--events", "EVENTS", set_events, false },
+	{ "--owner-fd", "OWNER_FD", set_owner_fd, false },
+	{ "--listen", "LISTEN", set_listen, false },
+	{ "--lease", "LEASE", set_lease, false },
+	{ "--on-owner-lost", "ON_OWNER_LOST", set_on_owner_lost, false },
+	{ "--contain", "CONTAIN", set_contain, false },
+	{ "--exec", "EXEC", set_exec, false },
+	{ "--mark", "TREE", set_mark, false },
+	{ "--same-group", "SAME_GROUP", set_same_group, true },
+	{ "--late", "LATE", set_late, true },
+	{ "--verbose", "VERBOSE", set_verbose, true },
+	{ "--quiet", "QUIET", set_quiet, true },
+	{ "--pause", "PAUSE", set_pause, true },
 };
 
 #define OPTIONS (sizeof options / sizeof *options)
@@ -358,16 +360,17 @@ bool config_environment(char **envp, bool obey)
 	char **keep = envp;
 	for (char **env = envp; *env; env++) {
 		const struct option *option = options, *end = options + OPTIONS;
-		size_t len = 0;
-		for (; option < end; option++) {
-			len = strlen(option->variable);
-			if (strncmp(*env, option->variable, len) == 0 && (*env)[len] == '=')
-				break;
-		}
+		char *value = strncmp(*env, PREFIX, sizeof PREFIX - 1) == 0 ? strchr(*env, '=') : NULL;
+		if (value)
+			*value = 0;
+		while (option < end && (!value || strcmp(*env + sizeof PREFIX - 1, option->variable) != 0))
+			option++;
+		if (option < end && obey)
+			good &= set(*env, option, value + 1);
+		if (option == end && value)
+			*value = '=';
 		if (option == end)
 			*keep++ = *env;
-		else if (obey)
-			good &= set(option->variable, option, *env + len + 1);
 	}
 	*keep = NULL;
 	return good;

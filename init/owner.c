@@ -390,12 +390,6 @@ bool owner_start(void)
 	return true;
 }
 
-void owner_let_go(void)
-{
-	if (cfg.owner_fd >= 0)
-		close(cfg.owner_fd);
-}
-
 int owner_descriptors(int fds[2])
 {
 	fds[0] = owner;

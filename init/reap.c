@@ -16,7 +16,7 @@ static void last_word_to_group(void)
 {
 	if (!st.group)
 		return;
-	if (cfg.term_on_exit)
+	if (cfg.term_on_exit && cfg.on_exit != ON_EXIT_STOP) /* the stop asks all of them */
 		kill(-st.group, cfg.term_on_exit);
 	else if (!st.proc && !st.pid1 && cfg.on_exit == ON_EXIT_STOP && cfg.grace == 0)
 		kill(-st.group, SIGKILL);
@@ -60,7 +60,7 @@ static pid_t look(char *comm, size_t size)
 IDLE bool reap(void)
 {
 	bool any = false;
-	for (;;) {
+	for (uint8_t n = 1;; n++) {
 		static struct rusage usage;
 		char comm[64] = "";
 		pid_t pid = -1;
@@ -69,7 +69,7 @@ IDLE bool reap(void)
 			st.alone = pid < 0; /* who ends after that look is looked at in the next one */
 			return any;
 		}
-		pid = (pid_t)sys(SYS_wait4, pid, (long)&status, WNOHANG | WUNTRACED | __WALL, reporting() ? (long)&usage : 0, 0, 0);
+		pid = (pid_t)sys(SYS_wait4, pid, (long)&status, WNOHANG | WUNTRACED | __WALL, reporting() || cfg.listen ? (long)&usage : 0, 0, 0);
 		if (pid == -EINTR)
 			continue;
 		st.alone = pid < 0;
@@ -82,5 +82,9 @@ IDLE bool reap(void)
 		}
 		any = true;
 		buried(pid, comm, status, &usage);
+		if (n == 0 && overdue()) {
+			kill(st.self, SIGCHLD); /* others may be dying faster than they are buried: the rest after the deadline */
+			return any;
+		}
 	}
 }

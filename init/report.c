@@ -71,7 +71,7 @@ static void add_json(struct text *text, const char *s)
 {
 	static const char hex[] = "0123456789abcdef";
 	add(text, "\"", 1);
-	for (const unsigned char *at = (const void *)s; *at;) {
+	for (const unsigned char *at = (const void *)s; *at && text->end - text->at > 6;) {
 		size_t len = utf8(at);
 		if (len == 0) {
 			add(text, "\\ufffd", 6);

@@ -130,6 +130,7 @@ enum phase {
 
 struct state {
 	pid_t self, command;    /* command: 0 when it is reaped */
+	pid_t given;            /* our pid for who started us */
 	pid_t group;            /* COMMAND's process group; 0 when it has none of its own or COMMAND is reaped */
 	bool pid1;
 	bool alone;             /* wait said ECHILD: no child is left */
@@ -193,6 +194,7 @@ void listen_pid(char **envp); /* cfg.in_child: LISTEN_PID names COMMAND, if it n
 
 /* loop.c */
 int64_t now_ns(void);
+bool overdue(void);      /* a deadline has passed */
 void loop(void);
 int signal_command(int sig, const siginfo_t *info, enum scope scope); /* 0, or the errno */
 
@@ -287,7 +289,6 @@ bool reporting(void);                         /* somebody wants names of the rea
 /* owner.c */
 
 bool owner_start(void);                                       /* false: said why */
-void owner_let_go(void);                                      /* in a process that is not the guard */
 bool owner_connected(void);
 void owner_last_word(const char *text);
 void owner_line(const char *line, size_t len, bool keep);     /* keep: must not be lost */
@@ -297,6 +298,8 @@ void owner_ready(const struct pollfd *fds, int n);
 bool owner_may_come(void);                                    /* the tree is empty: wait for an owner to hear of it? */
 void owner_end(void);                                         /* tells what is untold yet, and leaves no socket behind */
 int owner_descriptors(int fds[2]);
+
+void close_inherited(void); /* main.c */
 
 /* contain.c */
 int contain_start(void);                                      /* -1: go on; else the exit status */

@@ -109,6 +109,8 @@ void give_up(void)
 {
 	static bool looked_again;
 	st.phase = DONE;
+	if (st.command)
+		st.status = EXIT_USAGE << 8; /* it has none */
 	if (st.proc && !looked_again && kill_all(false) && names.live) {
 		looked_again = true;
 		st.phase = KILLING;

@@ -49,18 +49,13 @@ static bool reads_as_foreground(void)
 
 void tty_start(void)
 {
-	pid_t group = -1;
-	for (int fd = 0; fd <= 2 && tty < 0; fd++)
-		if ((group = tty_group(fd)) >= 0)
-			tty = fd;
-	if (tty < 0) {
+	/* As --contain pidns it was found before. */
+	if (tty < 0)
 		tty = above_stdio(open("/dev/tty", O_RDWR | O_NOCTTY | O_CLOEXEC));
-		if (tty >= 0)
-			group = tty_group(tty);
-	} else {
-		/* COMMAND may close or replace what we share with it; the duplicate is ours. */
-		tty = (int)CALL(SYS_fcntl, tty, F_DUPFD_CLOEXEC, 3);
-	}
+	for (int fd = 0; fd <= 2 && tty < 0; fd++)
+		if (tty_group(fd) >= 0) /* COMMAND may close or replace it; the duplicate is ours */
+			tty = (int)CALL(SYS_fcntl, fd, F_DUPFD_CLOEXEC, 3);
+	pid_t group = tty_group(tty);
 	st.terminal = tty >= 0;
 	foreground = st.terminal && group == getpgrp() && (group != 0 || reads_as_foreground());
 }
@@ -116,7 +111,9 @@ void tty_continued(void)
 {
 	if (tty < 0 || !st.group)
 		return;
-	foreground = tty_group(tty) == getpgrp();
+	pid_t group = tty_group(tty);
+	if (group != st.group) /* else COMMAND has what we gave it */
+		foreground = group == getpgrp();
 	tty_give(st.group);
 	if (suspended && cfg.scope == SCOPE_CHILD)
 		kill(-st.group, SIGCONT); /* Ctrl-Z stopped the whole group */
