@@ -23,7 +23,12 @@ while True:
     except KeyboardInterrupt:
         print("interrupted", flush=True)
 '"""
-HOSTS = {"library": LIBRARY, "thread": THREAD, "sexton run": f"{sys.executable} -m sexton run --"}
+AIO = f"""{sys.executable} -c '
+import asyncio, sys
+from sexton import aio
+sys.exit(asyncio.run(aio.run(sys.argv[1:])).returncode)
+'"""
+HOSTS = {"library": LIBRARY, "thread": THREAD, "aio": AIO, "sexton run": f"{sys.executable} -m sexton run --"}
 ECHO = """sh -c 'echo "pids $$ $PPID"; while read line; do echo "got:$line"; done; exit 6'"""
 
 

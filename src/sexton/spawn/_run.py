@@ -40,16 +40,8 @@ def run(
     Raises TimeoutExpired, CalledProcessError (check=True), OSError where the command cannot be executed, LeftoversError
     (also in place of TimeoutExpired, which is its cause then) where something outlives SIGKILL, and what Tree does.
     """
-    settings = _start.by_name(more, settings)
-    if input is not None:
-        if settings.get("stdin") is not None:
-            raise ValueError("stdin and input arguments may not both be used.")
-        settings["stdin"] = PIPE
-    if capture_output:
-        if settings.get("stdout") is not None or settings.get("stderr") is not None:
-            raise ValueError("stdout and stderr arguments may not be used with capture_output.")
-        settings["stdout"] = settings["stderr"] = PIPE
-    tree, terminal = _begin(args, settings)
+    settings, terminal = arranged(more, settings, input, capture_output=capture_output)
+    tree = Tree(args, **settings) if wants_ladder(settings) else Tree.unawaited(args, settings, late=True)
     try:
         exchange = Exchange(tree, input)
         if not exchange.until_over(timeout):
@@ -70,16 +62,34 @@ def run(
     return CompletedProcess(tree.args, code, out, err, receipt=receipt)
 
 
-def _begin(args: _start.Command, settings: _start.Settings) -> tuple[Tree, bool]:
-    """The tree, started; and whether its command was given the terminal."""
+def arranged(
+    more: tuple[Any, ...],
+    settings: _start.Settings,
+    input: Any,  # noqa: A002 - subprocess' name of it
+    *,
+    capture_output: bool,
+) -> tuple[_start.Settings, bool]:
+    """The settings of a tree for run()'s parameters; and whether its command has the terminal. Raises ValueError."""
+    settings = _start.by_name(more, settings)
+    if input is not None:
+        if settings.get("stdin") is not None:
+            raise ValueError("stdin and input arguments may not both be used.")
+        settings["stdin"] = PIPE
+    if capture_output:
+        if settings.get("stdout") is not None or settings.get("stderr") is not None:
+            raise ValueError("stdout and stderr arguments may not be used with capture_output.")
+        settings["stdout"] = settings["stderr"] = PIPE
     placed = settings.get("process_group") is not None or settings.get("start_new_session")
     terminal = not placed and at_terminal()
     if terminal:
         settings["process_group"] = -1
         settings["same_group"] = True
-    if settings.get("require") not in {None, settings.get("contain", "subreaper")}:
-        return Tree(args, **settings), terminal
-    return Tree.unawaited(args, settings, late=True), terminal
+    return settings, terminal
+
+
+def wants_ladder(settings: _start.Settings) -> bool:
+    """More than one containment may have to be tried, so that the start must be waited for."""
+    return settings.get("require") not in {None, settings.get("contain", "subreaper")}
 
 
 def at_terminal() -> bool:
@@ -143,10 +153,15 @@ def check_output(
 
     Parameters as for run().
     """
+    mind_output(settings)
+    return run(args, *more, stdout=PIPE, timeout=timeout, check=True, **settings).stdout
+
+
+def mind_output(settings: dict[str, Any]) -> None:
+    """What check_output() makes of its keywords. Raises ValueError."""
     for name in ("stdout", "check"):
         if name in settings:
             raise ValueError(f"{name} argument not allowed, it will be overridden.")
     if "input" in settings and settings["input"] is None:
         text = any(settings.get(name) for name in ("universal_newlines", "text", "encoding", "errors"))
         settings["input"] = "" if text else b""
-    return run(args, *more, stdout=PIPE, timeout=timeout, check=True, **settings).stdout

@@ -29,6 +29,7 @@ from sexton.spawn._channel import PATIENCE
 from sexton.spawn._errors import CalledProcessError, CompletedProcess, TimeoutExpired
 from sexton.spawn._exchange import CHUNK, decoded, encoded, rest_of
 from sexton.spawn._record import name_of
+from sexton.spawn._run import arranged, mind_output, wants_ladder
 from sexton.spawn._tree import Tree as Blocking
 
 if TYPE_CHECKING:
@@ -359,16 +360,8 @@ async def run(
     **settings: Unpack[_start.Settings],
 ) -> CompletedProcess:
     """sexton.run(), awaited: the same parameters, results and exceptions. Cancelled, it stops the tree first."""
-    settings = _start.by_name(more, settings)
-    if input is not None:
-        if settings.get("stdin") is not None:
-            raise ValueError("stdin and input arguments may not both be used.")
-        settings["stdin"] = PIPE
-    if capture_output:
-        if settings.get("stdout") is not None or settings.get("stderr") is not None:
-            raise ValueError("stdout and stderr arguments may not be used with capture_output.")
-        settings["stdout"] = settings["stderr"] = PIPE
-    if settings.get("require") not in {None, settings.get("contain", "subreaper")}:
+    settings, _ = arranged(more, settings, input, capture_output=capture_output)
+    if wants_ladder(settings):
         started = await Tree.start(args, **settings)
     else:
         started = Tree(Blocking.unawaited(args, settings, late=True))
@@ -391,8 +384,8 @@ async def run(
         out, err = exchange.bytes()
         text = decoded(out, inner.stdout), decoded(err, inner.stderr)
     if check and code:
-        raise CalledProcessError(code, args, *text, receipt=tree.receipt)
-    return CompletedProcess(args, code, *text, receipt=tree.receipt)
+        raise CalledProcessError(code, tree.args, *text, receipt=tree.receipt)
+    return CompletedProcess(tree.args, code, *text, receipt=tree.receipt)
 
 
 async def _expired(tree: Tree, exchange: _Exchange, timeout: float) -> TimeoutExpired | None:  # noqa: ASYNC109 - the one that is over
@@ -431,10 +424,5 @@ async def check_output(
 
     Parameters as for run().
     """
-    for name in ("stdout", "check"):
-        if name in settings:
-            raise ValueError(f"{name} argument not allowed, it will be overridden.")
-    if "input" in settings and settings["input"] is None:
-        text = any(settings.get(name) for name in ("universal_newlines", "text", "encoding", "errors"))
-        settings["input"] = "" if text else b""
+    mind_output(settings)
     return (await run(args, *more, stdout=PIPE, timeout=timeout, check=True, **settings)).stdout
