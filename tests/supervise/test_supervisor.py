@@ -334,7 +334,7 @@ def test_a_reload_applies_the_difference_and_only_that(tmp_path: Path) -> None:
                 raise UsageError("sexton.toml:3: apps.web.command: expected ...")
 
             it._load = broken  # type: ignore[assignment]
-            with pytest.raises(UsageError):
+            with pytest.raises(UsageError, match="nothing was changed"):
                 await it.reload()
             assert {name: one.model().pid for name, one in it.instances.items()} == after
 

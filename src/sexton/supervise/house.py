@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
-import signal
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sexton.errors import LeftoversError, UsageError
+from sexton.spawn._record import number
 from sexton.supervise import listener, models, succession
 from sexton.supervise.config import Log
 from sexton.supervise.happenings import Events
@@ -60,8 +60,8 @@ class House:
         self._ending: asyncio.Task[None] | None = None
         self._forgetting: asyncio.Task[None] | None = None
         for app in config.order():
-            for number in range(app.instances):
-                self.add(app, number)
+            for index in range(app.instances):
+                self.add(app, index)
 
     def add(self, app: App, number: int) -> Instance:
         """An instance of an app, which is not started yet."""
@@ -261,7 +261,7 @@ class House:
                 if how and how.code:
                     code = how.code
                 elif how and how.signal:
-                    code = 128 + _number(how.signal)
+                    code = 128 + number(how.signal)
                 if not self.stopping:  # a second call would leave the others no time
                     self.down(code=code)
             case "stop":
@@ -369,7 +369,3 @@ def stuck(instances: Iterable[Instance]) -> str:
 
 def _rises(one: Instance) -> bool:
     return one.state in RISING and not one.rests
-
-
-def _number(name: str) -> int:
-    return int(signal.Signals[f"SIG{name}"]) if f"SIG{name}" in signal.Signals.__members__ else 0

@@ -142,7 +142,10 @@ class Supervisor(House):
         follow: lets the control API listen as it says now, whether it changed or not; says whether that is another way
         """
         self._check_running()
-        config = self._load()
+        try:
+            config = self._load()
+        except UsageError as error:
+            raise UsageError(f"{error}\nnothing was changed") from None
         if (config.state, config.name) != (self.config.state, self.config.name):
             raise UsageError(f"{config.path}: name and state cannot be changed while it runs; use down, then up")
         settings = [key for key in ("strategy", "stop_timeout") if getattr(config, key) != getattr(self.config, key)]
