@@ -52,7 +52,7 @@ def test_no_other_signal_ends_catatonits_pause(twins: Twins, place: Place) -> No
 
 
 @pytest.mark.parametrize(("sig", "word"), [(signal.SIGTERM, "Terminated"), (signal.SIGINT, "Interrupt")])
-@pytest.mark.parametrize("line", ["pause", "pause whatever -x", "pause --version"])
+@pytest.mark.parametrize("line", ["pause", "pause whatever -x", "pause --version", "SEXTON_PAUSE=0 pause"])
 def test_pause_says_why_it_ends(twins: Twins, line: str, sig: int, word: str) -> None:
     said = paused(twins.ours, line, Place.PID1, [sig])
     assert said == Outcome(0, "", f"Shutting down, got signal: {word}\n")

@@ -40,6 +40,11 @@ def test_ok_remaps(twins: Twins, init: str) -> None:
 
 
 @pytest.mark.parametrize("init", INITS)
+def test_who_has_a_command_does_not_pause(twins: Twins, init: str) -> None:
+    assert twins.ours.run(Case(f"SEXTON_PAUSE=1 {init} sh -c 'exit 7'")).code == 7
+
+
+@pytest.mark.parametrize("init", INITS)
 def test_timeout_stops_the_tree(twins: Twins, init: str) -> None:
     assert twins.ours.run(Case(f"SEXTON_TIMEOUT=0.05 {init} sleep 1000")).code == 124
 

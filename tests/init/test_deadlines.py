@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import select
 import signal
+import sys
 import time
 
 import pytest
 
 from tests.init.family import PID1, Mode, Starter
 from tests.init.test_stop import LONG, nothing_left
+from tests.support.lines import DEADLINE
 
 STOP_SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP]
 
@@ -212,3 +216,43 @@ def test_the_timeout_is_not_held_up_by_a_drain(start: Starter, placed: Mode) -> 
     end = family.end()
     assert end.code == 124
     assert list(end.got(signal.SIGTERM).values()) == [1, 1]
+
+
+def test_what_interrupts_the_guard_puts_no_deadline_off(start: Starter) -> None:
+    """A tracer that looks in, or a freezer, ends a wait with EINTR; the next one must not be a whole wait again."""
+    guard = start.plain("--timeout", "1", "--events", "1", "sleep", "600")
+    assert guard.out
+    assert guard.out.line()
+    assert look_in(guard.init.pid), "strace and its like cannot look in here"
+    until = time.monotonic() + DEADLINE
+    while not select.select([guard.init.fd], [], [], 0.3)[0]:  # not a wait: again within each whole second
+        assert time.monotonic() < until, "the timeout never comes"
+        look_in(guard.init.pid)
+    assert guard.wait().code == 124
+
+
+def look_in(pid: int) -> bool:
+    """Interrupt a child of ours as a tracer, and let it go on; False where that is refused, or it has ended."""
+    seize, interrupt, detach = 0x4206, 0x4207, 17
+    ptrace = ctypes.CDLL(None).ptrace
+    ptrace.argtypes, ptrace.restype = [ctypes.c_long] * 4, ctypes.c_long
+    if ptrace(seize, pid, 0, 0) or ptrace(interrupt, pid, 0, 0):
+        return False
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WSTOPPED | os.WNOWAIT)
+    return bool(ptrace(detach, pid, 0, 0) == 0)
+
+
+FLOOD = """
+import os, signal
+signal.signal(40, signal.SIG_IGN)
+guard = os.getppid()
+os.fork()
+while True:
+    os.kill(guard, 40)
+"""
+
+
+def test_signals_without_end_put_no_deadline_off(start: Starter) -> None:
+    """They queue up faster than they are passed on: the guard never finds none."""
+    options = "--timeout 1 --grace 0 --signal child --events /dev/null"
+    assert start(PID1, options, command=[sys.executable, "-c", FLOOD], report=False).end().code == 124

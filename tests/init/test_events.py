@@ -140,10 +140,13 @@ def test_a_name_that_is_no_utf8(start: Starter, public: os.PathLike[str]) -> Non
     assert {event["comm"] for event in end.of("reaped")} == {"b\ufffdd\ufffd"}
 
 
-def test_events_to_a_file(start: Starter, tmp_path: os.PathLike[str]) -> None:
+@pytest.mark.parametrize("refused", [False, True], ids=["", "seccomp"])
+def test_events_to_a_file(start: Starter, tmp_path: os.PathLike[str], refused: bool) -> None:
+    """With a strict seccomp, too, it is known as a file: what takes every line, if not at once."""
     path = os.path.join(tmp_path, "events")
+    before = [str(start.monster), "2", *join("deny 1", "exec")] if refused else []
     for _ in range(2):
-        assert start.plain("--events", path, "sh", "-c", "exit 3").wait().code == 3
+        assert start.plain("--events", path, "sh", "-c", "exit 3", before=before).wait().code == 3
     with open(path, encoding="utf-8") as file:
         found = events(file.read().splitlines())
     assert [event["event"] for event in found] == ["started", "reaped", "exited", "empty"] * 2, (

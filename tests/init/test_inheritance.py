@@ -109,6 +109,13 @@ def test_sockets_that_are_passed_are_for_the_command(start: Starter, listen: str
     assert (result.code, result.out) == (0, f"{who}\n2\n")
 
 
+def test_sockets_that_are_passed_are_for_the_command_in_its_own_namespace_too(start: Starter) -> None:
+    """Who starts it knows the pid of the process outside."""
+    before = ["env", "LISTEN_FDS=1", "sh", "-c", 'export LISTEN_PID=$$; exec "$@"', "sh"]
+    ask = 'test "$LISTEN_PID" = $$ && echo mine'
+    assert start.plain("--contain", "pidns", "sh", "-c", ask, before=before).wait().out == "mine\n"
+
+
 def test_sockets_that_are_passed_are_for_the_command_in_a_container_too(start: Starter) -> None:
     """Whoever starts a container's first process knows its pid: 1, which is ours."""
     ask = 'test "$LISTEN_PID" = $$ && echo mine'

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 
 from tests.support.lines import Pipe, until
 from tests.support.monsters import Note, await_notes, rest_of
-from tests.support.processes import children, stat
+from tests.support.processes import children, kill, stat
 from tests.support.running import namespace
 from tests.support.terminal import CTRL_BACKSLASH, CTRL_C, CTRL_D, CTRL_Z, Terminal
 
@@ -256,6 +257,21 @@ def test_a_script_gets_the_terminal_back(shell: Shell) -> None:
     shell.keys("two\n")
     shell.expect("read:two")
     shell.expect("code=6")
+    shell.prompt()
+
+
+def test_a_script_gets_the_terminal_back_after_a_stray_sigcont(shell: Shell) -> None:
+    """COMMAND has the terminal then: no reason to think that the guard had been put into the background."""
+    shell.run("""sh -c '"$I" $M stubborn; echo between; read line; echo read:$line'""")
+    await_notes(shell.log, "ready")
+    (script,) = children(shell.pid)
+    (init,) = children(script)
+    os.kill(init, signal.SIGCONT)
+    assert [note.signal for note in await_notes(shell.log, "got")] == [signal.SIGCONT]
+    kill(*children(init))
+    shell.expect("between")
+    shell.keys("two\n")
+    shell.expect("read:two")
     shell.prompt()
 
 

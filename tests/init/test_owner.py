@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.lines import DEADLINE, Lines, Pipe
+from tests.support.lines import DEADLINE, Lines, Pipe, until
 from tests.support.monsters import await_notes, double_forked, join, rest_of
+from tests.support.processes import children
 
 
 class Talk:
@@ -260,6 +261,7 @@ def environment(words: list[str], **more: str) -> dict[str, str]:
 def test_a_mark_is_passed_on_and_the_options_of_others_are_not_obeyed(sexton_init: Path) -> None:
     init = str(sexton_init)
     assert environment([init, "--mark", "one"], SEXTON_PAUSE="1", SEXTON_TREE="zero") == {"SEXTON_TREE": "one"}
+    assert environment([init, "--mark=one"], SEXTON_PAUSE="1", SEXTON_TREE="zero") == {"SEXTON_TREE": "one"}
     assert environment([init], SEXTON_TREE="outer") == {"SEXTON_TREE": "outer"}
     assert environment([init, "--mark", "outer", init]) == {"SEXTON_TREE": "outer"}
     assert environment([init, "--mark", "outer", init, "--grace", "1", "--mark", "inner"]) == {"SEXTON_TREE": "inner"}
@@ -295,3 +297,42 @@ def test_what_cannot_be_executed(family: Family) -> None:
     assert (failed["step"], failed["errno"]) == ("exec", 2)
     owner.end()
     assert family.open[0].wait(DEADLINE) == 127
+
+
+def test_an_owner_at_standard_input(sexton_init: Path) -> None:
+    ours, theirs = socket.socketpair()
+    words = [str(sexton_init), "--owner-fd", "0", "sleep", "1000"]
+    with subprocess.Popen(words, stdin=theirs.fileno()) as guard:
+        theirs.close()
+        owner = Talk(ours)
+        owner.next("started")
+        assert owner.ask("kill")["event"] == "ok"
+        assert owner.next("exited")["signal"] == "KILL"
+        owner.next("empty")
+        owner.end()
+        assert guard.wait(DEADLINE) == 137
+
+
+def test_a_message_that_escapes_make_too_long_is_json(family: Family) -> None:
+    owner = family.start("--grace", "\1" * 1400)
+    failed = owner.next("failed")
+    assert failed["step"] == "options"
+    assert "\1\1\1" in failed["text"]
+    assert owner.lines.line() is None
+    owner.end()
+
+
+def test_the_usage_of_who_ended_before_there_was_an_owner(sexton_init: Path, family: Family, tmp_path: Path) -> None:
+    place = tmp_path / "guard"
+    fd = family.log.write_fd
+    options = ["--listen", str(place), "--on-owner-lost", "hold", "--lease", "1000"]
+    words = [str(sexton_init), *options, "--", str(family.monster), str(fd), "exit", "3"]
+    family.open.append(subprocess.Popen(words, pass_fds=[fd]))
+    family.log.close_writer()
+    family.log.rest()  # until COMMAND has ended
+    until(lambda: not children(family.open[0].pid), "COMMAND is buried")
+    owner = connect(place)
+    assert owner.next("exited")["rusage"]["maxrss"] > 0
+    assert owner.ask("stop")["event"] == "ok"
+    assert owner.lines.line() is None
+    owner.end()

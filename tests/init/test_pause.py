@@ -66,3 +66,7 @@ def test_the_pods_leftovers_are_stopped(start: Starter, tmp_path_factory: pytest
     family.send(signal.SIGTERM)
     assert family.end().code == 0
     assert [note.signal for note in read_log(log_file) if note.word == "got"] == [signal.SIGTERM]
+
+
+def test_the_timeout_ends_it_too(start: Starter) -> None:
+    assert start.plain("--pause", "--timeout", "0.05").wait().code == 124

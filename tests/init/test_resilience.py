@@ -72,7 +72,7 @@ def test_with_a_restricted_proc(start: Starter, placed: Mode, anyones_init: Path
 
 @pytest.mark.parametrize("error", [errno.ENOSYS, errno.EPERM], ids=["ENOSYS", "EPERM"])
 def test_without_the_newer_system_calls(start: Starter, placed: Mode, error: int) -> None:
-    """An old kernel says ENOSYS, an engine's old seccomp profile EPERM: of pidfds, close_range, pwritev2.
+    """An old kernel says ENOSYS, an engine's old seccomp profile EPERM: of pidfds, close_range, pwritev2, statx.
 
     Without pidfds a deeper descendant has its turn when it becomes our child: the stop comes to its end all the same.
     """

@@ -302,17 +302,8 @@ def test_a_process_whose_first_thread_has_ended_is_alive(start: Starter, placed:
 @pytest.mark.usefixtures("root")
 def test_who_may_not_be_killed_is_named(start: Starter, anyones_init: Path, public: Path) -> None:
     """An init without rights, a leftover that became root: after all has been tried, it says who is left, and ends."""
-    setuid = public / "setuid-monster"
-    if not setuid.exists():
-        shutil.copy(start.monster, setuid)
-        setuid.chmod(0o4755)
-    command: list[str | Path] = [
-        setuid,
-        "2",
-        *monsters.join("as left fork setsid become 0 stubborn", "await 1", "exit 3"),
-    ]
-    before = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
-    family = start(BESIDE, "--grace 0.1", command=command, before=before, init=anyones_init)
+    statements = ["as left fork setsid become 0 stubborn", "await 1", "exit 3"]
+    family = under_nobody(start, anyones_init, public, "--grace 0.1", statements)
     result = family.run.wait()
     assert result.code == 3
     left = [note for note in monsters.rest_of(family.log) if note.word == "left"]
@@ -321,7 +312,43 @@ def test_who_may_not_be_killed_is_named(start: Starter, anyones_init: Path, publ
     assert f"{left[0].rest[0]} (setuid-monster" in last
 
 
+@pytest.mark.usefixtures("root")
+def test_a_command_that_may_not_be_killed_has_no_status(start: Starter, anyones_init: Path, public: Path) -> None:
+    """0 would say that it has done its work."""
+    family = under_nobody(start, anyones_init, public, "--stop-timeout 0.1", ["become 0 stubborn"])
+    assert family.run.err
+    family.run.err.until(lambda line: line.startswith("ready "))
+    family.send(signal.SIGTERM)
+    result = family.run.wait()
+    assert result.code == 125
+    assert "(setuid-monster" in [line for line in result.err.splitlines() if line.startswith("sexton-init: ")][-1]
+
+
+def under_nobody(start: Starter, init: Path, public: Path, options: str, statements: list[str]) -> Family:
+    """A guard without rights, and monsters that may become root; their log is stderr."""
+    setuid = public / "setuid-monster"
+    if not setuid.exists():
+        shutil.copy(start.monster, setuid)
+        setuid.chmod(0o4755)
+    before = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
+    return start(BESIDE, options, command=[setuid, "2", *monsters.join(*statements)], before=before, init=init)
+
+
 def test_a_stopped_command_hears_the_stop_signal_of_the_timeout(start: Starter, placed: Mode) -> None:
     end = start(placed, f"--timeout 0.2 {LONG}", "stopped").end()
+    assert end.code == 124
+    assert list(end.got(signal.SIGTERM).values()) == [1]
+
+
+def test_a_mapped_stop_signal_is_not_delivered_beside_the_stop(start: Starter, placed: Mode) -> None:
+    """COMMAND has been asked; USR1 as TERM would ask it a second time, while other signals pass."""
+    before = ["MONSTER", "LOG", *monsters.join("block 15", "exec")]  # TERM waits until COMMAND takes it
+    family = start(placed, "--timeout 0 --grace 600 --map USR1=TERM", "stubborn", before=before)
+    assert family.await_note("got")[0].signal == signal.SIGTERM
+    family.send(signal.SIGUSR1)
+    family.send(signal.SIGUSR2)
+    assert family.await_note("got")[0].signal == signal.SIGUSR2
+    family.run.command.send(signal.SIGKILL)
+    end = family.end()
     assert end.code == 124
     assert list(end.got(signal.SIGTERM).values()) == [1]

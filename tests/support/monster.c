@@ -192,7 +192,7 @@ static _Noreturn void host(char **argv)
 /* What kernels before 5.9 lack, or what an engine's old profile refuses. */
 static void deny(int err)
 {
-	const int calls[] = {SYS_pidfd_open, SYS_pidfd_send_signal, SYS_close_range, SYS_pwritev2, SYS_faccessat2};
+	const int calls[] = {SYS_pidfd_open, SYS_pidfd_send_signal, SYS_close_range, SYS_pwritev2, SYS_faccessat2, SYS_statx};
 	enum { N = sizeof calls / sizeof *calls };
 	struct sock_filter code[N + 3] = {BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr))};
 	for (int i = 0; i < N; i++)
