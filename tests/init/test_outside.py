@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -13,7 +14,7 @@ from tests.init.family import PID1, Starter
 from tests.support.lines import DEADLINE, Pipe, until
 from tests.support.monsters import await_notes, join
 from tests.support.processes import children
-from tests.support.terminal import Terminal
+from tests.support.terminal import CTRL_C, Terminal
 
 
 def test_what_the_group_is_sent_reaches_the_command_once(start: Starter) -> None:
@@ -55,6 +56,19 @@ def test_a_script_gets_the_terminal_back(sexton_init: Path) -> None:
         terminal.keys("two\n")
         terminal.expect("read:two")
         assert terminal.wait() == 0
+
+
+@pytest.mark.parametrize("options", [[], ["--same-group"]], ids=["", "same-group"])
+def test_ctrl_c_reaches_the_command_once(sexton_init: Path, monster: Path, options: list[str]) -> None:
+    """In one group it reaches all three of them."""
+    log = Pipe("the monsters' log")
+    words = [str(sexton_init), *options, "--contain", "pidns", "--", str(monster), str(log.write_fd), "stubborn"]
+    with contextlib.closing(log), Terminal(words, pipes=[log]) as terminal:
+        await_notes(log, "ready")
+        terminal.keys(CTRL_C)
+        assert await_notes(log, "got")[0].signal == signal.SIGINT
+        terminal.popen.send_signal(signal.SIGRTMAX)
+        assert await_notes(log, "got")[0].signal == signal.SIGRTMAX
 
 
 @pytest.mark.usefixtures("root")
