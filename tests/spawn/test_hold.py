@@ -15,7 +15,7 @@ import pytest
 
 import sexton
 from sexton import aio, events
-from sexton.errors import GuardError, SextonError
+from sexton.errors import SextonError, UsageError
 from tests.support.lines import DEADLINE, Pipe
 
 # An owner that starts a held tree, says its mark, and dies by SIGKILL; it waits for nothing, the start, or the end.
@@ -128,10 +128,14 @@ def test_the_exit_status_outlives_one_owner_after_the_other(socket: str) -> None
 
 
 def test_what_nobody_keeps_is_refused(socket: str) -> None:
-    with pytest.raises(GuardError, match="hold needs --listen PATH and --lease SECONDS"):
+    with pytest.raises(UsageError, match="needs listen"):
         sexton.Tree(["true"], on_owner_lost="hold", lease=5)
-    with pytest.raises(GuardError, match="hold needs --listen PATH and --lease SECONDS"):
+    with pytest.raises(UsageError, match="needs a lease"):
         sexton.Tree(["true"], on_owner_lost="hold", listen=socket)
+    with pytest.raises(UsageError, match=r"on_owner_lost='hang': expected one of stop, keep, lease, hold"):
+        sexton.Tree(["true"], on_owner_lost="hang")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r"contain='docker': expected one of subreaper, pidns, cgroup"):
+        sexton.run(["true"], contain="docker")  # type: ignore[arg-type]
 
 
 def test_what_was_written_into_a_fifo_waits_while_the_guard_does(tmp_path: Path, socket: str) -> None:

@@ -108,11 +108,11 @@ class Trees(RuleBasedStateMachine):
     def end(self, how: str) -> None:
         tree, troop = self.trees.pop()
         if how == "kill":
-            assert tree.kill().empty
+            tree.kill()
         elif how == "stop":
-            assert tree.stop().empty
+            tree.stop()
         tree.__exit__(None, None, None)
-        assert tree.receipt.empty
+        assert tree.receipt.empty != (tree.receipt.guard_lost and tree.contain == "subreaper")
         troop.end()  # ends when the last of them is dead
         troop.log.close()
 

@@ -28,7 +28,7 @@ TERM, KILL = "SIGTERM", "SIGKILL"
 def test_a_stop_takes_all_that_came_of_the_command(troop: Troop) -> None:
     family = (setsid_daemon(), double_forked(), orphan(), stubborn(), stopped(), "polite")
     with sexton.Tree(troop.words(*family), **troop.handed, grace=0.5) as tree:
-        born = {note.pid for note in troop.ready(5)}
+        born = {note.pid for note in troop.ready(6)}
         receipt = tree.stop()
     troop.end()
     assert receipt.empty

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+_FOUND = {"pidns": "the kernel ended its PID namespace", "cgroup": "everybody in its cgroup was ended"}
+
 
 @dataclass(slots=True)
 class Entry:
@@ -40,8 +42,9 @@ class Receipt:
     why         what began the stop: "exit" (the command ended, others were left), "stop", "kill", "timeout", "lease",
                 "owner", "signal"; "" when nothing had to be stopped
     contain     what contained it: "subreaper", "pidns" or "cgroup"
-    empty       nothing is left: the guard has looked
-    guard_lost  the guard itself was killed; the library ended what it could find
+    empty       nothing is left: the guard has looked, or the kernel has ended what contained it
+    guard_lost  the guard itself was killed; the library ended what it could find. With "subreaper" that is who carries
+                the tree's mark, so that it is not empty for certain
     lines_lost  so many lines of the guard were lost since nobody read them; entries may be missing
     """
 
@@ -72,8 +75,15 @@ class Receipt:
             f"{', sent ' + ' '.join(entry.signals) if entry.signals else ''}, {self._end(entry)}"
             for entry in self.entries
         ]
-        end = "nothing is left" if self.empty else "not verified empty"
-        return "\n".join([*lines, end])
+        return "\n".join([*lines, self.verdict])
+
+    @property
+    def verdict(self) -> str:
+        """What is known of what is left, for a person."""
+        if self.guard_lost:
+            end = _FOUND[self.contain] if self.empty else "who had its mark, SEXTON_TREE in the environment, was ended"
+            return f"its guard was killed; {end}"
+        return "nothing is left" if self.empty else "not verified empty"
 
     def _end(self, entry: Entry) -> str:
         if entry.code is not None:

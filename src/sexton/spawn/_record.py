@@ -160,7 +160,7 @@ class Record:
             tuple(entry.copy() for entry in entries),
             why=self.why,
             contain=contain,
-            empty=self.empty or self.rescued,
+            empty=self.empty or (self.rescued and contain != "subreaper"),
             guard_lost=self.rescued,
             lines_lost=self._lost,
         )

@@ -67,7 +67,12 @@ class Options:
         for name in ("contain", "on_owner_lost", "on_exit", "listen"):
             value = contain if name == "contain" else getattr(self, name)
             if value != _DEFAULT[name]:
+                _expect(name, value)
                 words += [_option(name), value]
+        if self.on_owner_lost in {"lease", "hold"} and self.lease is None:
+            raise UsageError(f"on_owner_lost={self.on_owner_lost!r} needs a lease, in seconds")
+        if self.on_owner_lost == "hold" and self.listen is None:
+            raise UsageError("on_owner_lost='hold' needs listen, the path of a socket")
         for name in ("grace", "timeout", "lease"):
             value = getattr(self, name)
             if value != _DEFAULT[name]:
@@ -91,9 +96,8 @@ class Options:
 
     def rungs(self) -> tuple[Contain, ...]:
         """The containments to try, the one that is asked for first. Raises UsageError."""
-        for name, value in (("contain", self.contain), ("require", self.require or self.contain)):
-            if value not in LADDER:
-                raise UsageError(f"{name}={value!r}: expected one of {', '.join(LADDER)}")
+        _expect("contain", self.contain)
+        _expect("require", self.require or self.contain)
         top = LADDER.index(self.contain)
         least = LADDER.index(self.require or self.contain)
         if least > top:
@@ -101,12 +105,24 @@ class Options:
         return LADDER[least : top + 1][::-1]
 
 
+_KNOWN: dict[str, tuple[str, ...]] = {
+    "contain": LADDER,
+    "require": LADDER,
+    "on_owner_lost": ("stop", "keep", "lease", "hold"),
+    "on_exit": ("stop", "wait", "leave"),
+}
 _DEFAULT = {field.name: field.default for field in fields(Options)}  # the guard's own too: those are not said
 _OURS = frozenset(_DEFAULT)
 
 
 def _option(name: str) -> str:
     return "--" + name.replace("_", "-")
+
+
+def _expect(name: str, value: str) -> None:
+    """Raises UsageError where the value is none of those that there are."""
+    if name in _KNOWN and value not in _KNOWN[name]:
+        raise UsageError(f"{name}={value!r}: expected one of {', '.join(_KNOWN[name])}")
 
 
 def seconds(name: str, value: float) -> str:
