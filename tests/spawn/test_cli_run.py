@@ -92,6 +92,41 @@ def test_a_report_that_cannot_be_written(tmp_path: Path) -> None:
     assert full.stderr == b"sexton run: the report could not be written to /dev/full: No space left on device\n"
 
 
+STUCK = """
+import os, sys
+from sexton.spawn import _processes, _rescue
+end, me = _rescue.end, _processes.look(os.getpid())
+_rescue.end = lambda *args: [*end(*args), me]
+from sexton.cli import main
+sys.argv[:1] = ["sexton", "run"]
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "error"),
+    [
+        (["no-such-program"], 127, "cannot execute no-such-program: No such file or directory"),
+        (["/etc/passwd"], 126, "cannot execute /etc/passwd: Permission denied"),
+        (["--stop-signal", "NOPE", "true"], 125, "stop_signal: 'NOPE' is no signal"),
+        (["sh", "-c", "kill -KILL $PPID; sleep 1000"], 125, "there is still alive after SIGKILL: "),
+    ],
+)
+def test_the_report_of_a_failure(words: list[str], status: int, error: str, tmp_path: Path) -> None:
+    """Also where something outlives SIGKILL: here as if it were sexton itself."""
+    python, file = [sys.executable, "-c", STUCK], tmp_path / "report"
+    for form in ("text", "json"):
+        told = [*python, "--report", form, "--report-file", str(file), *words]
+        done = subprocess.run(told, capture_output=True, text=True, timeout=DEADLINE, check=False)
+        assert (done.returncode, error in done.stderr) == (status, True), done.stderr
+    text, _, line = file.read_text().rstrip("\n").rpartition("\n")
+    assert text.startswith(f"sexton run: exit status {status} after ")
+    assert error in text
+    said = json.loads(line)
+    assert (said["command"], said["exit"], said["empty"]) == (words[-len(said["command"]) :], status, False)
+    assert error in said["error"]
+
+
 @pytest.mark.parametrize("stderr", ["2>&-", "2>/dev/full"])
 @pytest.mark.parametrize(
     ("words", "status"),

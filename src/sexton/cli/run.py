@@ -15,11 +15,12 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 from sexton.errors import SextonError
-from sexton.spawn import Tree
+from sexton.spawn import Receipt, Tree
 from sexton.spawn._run import at_terminal
 from sexton.spawn._start import LADDER, milliseconds
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import FrameType
 
 PASSED_ON = (
@@ -96,19 +97,32 @@ class _Watch:
             self.deadline = time.monotonic() + self.grace
 
 
+def _see_through(watch: _Watch, tree: Tree) -> tuple[int, str]:
+    """Until nothing of the tree is left; our exit status, and what went wrong."""
+    try:
+        code = watch.run(tree)
+    except SextonError as error:
+        tree.close()
+        return FAILED, str(error)
+    code = 128 - code if code < 0 else code
+    return TIMED_OUT if tree.receipt.why == "timeout" and code != KILLED else code, ""
+
+
 def _take_note(_number: int, _frame: FrameType | None) -> None:
     """A handler must be there for the wake-up descriptor to hear of the signal."""
 
 
-def _report(tree: Tree, code: int, seconds: float, form: str) -> str:
-    receipt = tree.receipt
+def _report(command: Sequence[str], receipt: Receipt, code: int, seconds: float, *, form: str, error: str) -> str:
+    """`error`: what kept us from our work; "" where nothing did."""
     if form == "json":
-        said: dict[str, Any] = {"command": tree.args, "exit": code, "seconds": round(seconds, 3), **receipt.as_dict()}
+        said: dict[str, Any] = {"command": command, "exit": code, "seconds": round(seconds, 3), **receipt.as_dict()}
+        said |= {"empty": False, "error": error} if error else {}
         return json.dumps(said) + "\n"
     left = [entry for entry in receipt.entries if entry.how != "command"]
     text = f"sexton run: exit status {code} after {seconds:.1f} s"
     text += f", stopped ({receipt.why})" if receipt.why else ""
-    text += f"; {len(left)} of its processes were left or adopted\n" if left else "; nothing was left\n"
+    nothing = f"; {error}\n" if error else "; nothing was left\n"
+    text += f"; {len(left)} of its processes were left or adopted\n" if left else nothing
     return text + "".join(f"  {line}\n" for line in str(receipt).splitlines() if left)
 
 
@@ -180,7 +194,11 @@ def run(*, command: tuple[str, ...], timeout: float | None, lease: float | None,
     """
     Run COMMAND and end with it all that came of it.
 
-    The tree is stopped when COMMAND ends, when its time is over, when this process ends (by SIGKILL too). Exit status:
+    The tree is stopped when COMMAND ends, when its time is over, when this process ends (by SIGKILL too). A signal that
+    ends, and the end of the input, give COMMAND the grace time to end by itself; then comes the stop, with the grace
+    time again. A second such signal kills.
+
+    Exit status:
     COMMAND's; 128+N if signal N ended it; 124 timed out (137 if it had to be killed); 125 sexton failed; 126 COMMAND
     cannot be executed; 127 it was not found.
     """
@@ -196,27 +214,23 @@ def run(*, command: tuple[str, ...], timeout: float | None, lease: float | None,
     terminal = at_terminal()
     options |= {"close_fds": False, "process_group": -1 if terminal else 0, "same_group": terminal}
     watch = _Watch(grace, lease=lease is not None, stdin=stdin_death)
+    wrong, receipt = "", Receipt((), why="", contain=options["contain"], empty=False)
     try:
         tree = Tree(command, timeout=timeout, lease=lease, grace=grace, **options)
     except OSError as error:
-        _say(f"cannot execute {command[0]}: {error.strerror or error}")
-        sys.exit(NOT_FOUND if isinstance(error, FileNotFoundError) else CANNOT_EXECUTE)
+        wrong = f"cannot execute {command[0]}: {error.strerror or error}"
+        code = NOT_FOUND if isinstance(error, FileNotFoundError) else CANNOT_EXECUTE
     except SextonError as error:
-        _say(str(error))
-        sys.exit(FAILED)
-    try:
-        code = watch.run(tree)
-    except SextonError as error:
-        _say(str(error))
-        tree.close()
-        sys.exit(FAILED)
-    code = 128 - code if code < 0 else code
-    if tree.receipt.why == "timeout" and code != KILLED:
-        code = TIMED_OUT
+        wrong, code = str(error), FAILED
+    else:
+        code, wrong = _see_through(watch, tree)
+        receipt = tree.receipt
+    if wrong:
+        _say(wrong)
     if report and file:
         try:
             with file:
-                file.write(_report(tree, code, time.monotonic() - began, report))
+                file.write(_report(command, receipt, code, time.monotonic() - began, form=report, error=wrong))
         except OSError as error:
             _say(f"the report could not be written to {report_file or 'stderr'}: {error.strerror}")
     sys.exit(code)
