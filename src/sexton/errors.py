@@ -9,9 +9,12 @@
     ├── LeftoversError                exit 1    a stop is over, and something of the tree is still alive: it names it
     ├── NotRunning                    exit 3    no supervisor answers where one is asked for
     ├── Occupied                      exit 1    a supervisor runs there already: it names its process
-    └── NotOwner                      exit 1    a tree is used by a process that is not its owner: a forked child
+    ├── NotOwner                      exit 1    a tree is used by a process that is not its owner: a forked child
+    ├── TimeoutExpired                exit 1    it took too long; subprocess.TimeoutExpired too: see run.md
+    └── CalledProcessError            exit 1    not exit code 0; subprocess.CalledProcessError too: see run.md
 
-Each class owns the exit code that the command line ends with.
+Each class owns the exit code that the command line ends with; but `sexton run` ends with 125 for all of them, since the
+others are its command's to use.
 """
 
 from __future__ import annotations

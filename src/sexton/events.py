@@ -23,7 +23,11 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hello(Event):
-    """The first line of a connection: the guard, its command (pid 0: ended), its phase, and how it holds its tree."""
+    """The first line of a connection: the guard, its command, its phase, and how it holds its tree.
+
+    pid     0: not started yet, or ended
+    cgroup  "" where there is none of its own
+    """
 
     name: ClassVar[str] = "hello"
     version: str = ""
@@ -31,13 +35,13 @@ class Hello(Event):
     pid: int = 0
     phase: str = ""
     contain: str = "subreaper"
-    cgroup: str | None = None
+    cgroup: str = ""
     on_owner_lost: str = "stop"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status(Hello):
-    """The answer to `status`: also how many of the tree live, and the seconds left of the lease (None: no lease)."""
+    """The answer to `status`: also how many of the tree live, and whole seconds left of the lease (None: no lease)."""
 
     name: ClassVar[str] = "status"
     left: int = 0
