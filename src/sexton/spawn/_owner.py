@@ -43,12 +43,12 @@ class Owner:
         with owner.tree(["make"]) as tree: ...
 
     policy    "termination"    every start is written down first; a new owner ends what is listed and still there.
-              "expiration"     every tree has a lease that must be renewed (tree.renew), and a hard maximum; it goes on
-                               after its owner's death until one of them is over.
+              "expiration"     every tree has a lease and a hard maximum, and goes on until one of them is over, its
+                               owner alive or dead. The lease runs from the start; tree.renew() begins it anew.
               "reincarnation"  a new owner of the name announces a new epoch; whatever carries an older one is ended,
                                also of an owner that is alive, which then can start no more.
-              "gentle"         a tree goes on for its lease after its owner's death; a new owner adopts it (`adopted`)
-                               if its guard still listens, and ends it otherwise.
+              "gentle"         as "expiration"; but a new owner adopts a tree (`adopted`) if its guard still listens, to
+                               be renewed as before, and ends it otherwise.
     lease     seconds; expiration and gentle need one
     maximum   seconds that a tree may live at most, whatever is renewed; None: no limit
     state     the directory of the ledgers; None: $SEXTON_STATE, $XDG_STATE_HOME/sexton or ~/.local/state/sexton

@@ -41,7 +41,7 @@ class Process:
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who held a pipe open: `streams` are "stdin", "stdout", "stderr"."""
+    """Who held a pipe open: `streams` are "stdout", "stderr"."""
 
     pid: int
     name: str

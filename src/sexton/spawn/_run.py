@@ -29,8 +29,8 @@ def run(
     """Run a command to its end and to that of all that came of it: subprocess.run with nothing left over.
 
     When the command has ended, what is left of its tree is stopped (see on_exit in Options). With a timeout it returns
-    within timeout + grace, whatever grandchildren hold the pipes; TimeoutExpired has the output so far and who held
-    them.
+    within timeout + grace, whatever grandchildren hold the pipes (10 s later where something survives SIGKILL);
+    TimeoutExpired has the output so far and who held them.
 
     In a program that has the foreground of its terminal the command stays in our process group: it has the terminal,
     and Ctrl-C and Ctrl-Z reach both, as with subprocess.
