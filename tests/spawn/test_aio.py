@@ -382,17 +382,20 @@ def test_what_is_no_pipe_is_named(runs: Runs) -> None:
             assert repr(tree) == f"<Tree ['cat'] guard={tree.guard} pid={tree.pid} running>"
             await tree.send(b"word")
             assert await tree.receive(tree.stdout) == b"word"
-            with pytest.raises(UsageError, match=r"^no pipe: stderr of \['cat'\]; start the tree with"):
+            with pytest.raises(UsageError, match=r"^no open pipe: stderr of \['cat'\]; start the tree with"):
                 await tree.receive(tree.stderr)
             await tree.close_stdin()
             with pytest.raises(UsageError, match=r"^stdin of \['cat'\] was closed$"):
                 await tree.send(b"word")
             assert await tree.wait() == 0
             assert repr(tree).endswith(" ended>")
+        assert tree.stdout is None
+        with pytest.raises(UsageError, match=r"^stdin of \['cat'\] was closed$"):
+            await tree.send(b"word")
         async with await aio.Tree.start(["sleep", "100"]) as tree:
             with pytest.raises(UsageError, match="is no pipe; start the tree with stdin=PIPE"):
                 await tree.send(b"word")
-            with pytest.raises(UsageError, match="no pipe: stdout and stderr of"):
+            with pytest.raises(UsageError, match="no open pipe: stdout and stderr of"):
                 await tree.receive(tree.stdout)
 
     runs(main)

@@ -285,7 +285,7 @@ class Tree:
         """Some bytes of `stdout` or `stderr`; b"" at the end. Raises UsageError where that is None, no pipe."""
         if fd is None:
             none = " and ".join(name for name in ("stdout", "stderr") if getattr(self, name) is None)
-            raise UsageError(f"no pipe: {none} of {self.args!r}; start the tree with stdout=PIPE or stderr=PIPE")
+            raise UsageError(f"no open pipe: {none} of {self.args!r}; start the tree with stdout=PIPE or stderr=PIPE")
         while True:
             try:
                 return os.read(fd, CHUNK)
@@ -305,6 +305,7 @@ class Tree:
                 await self.stop()
         finally:
             self._tree.__exit__(None, None, None)
+            self.stdin = self.stdout = self.stderr = None  # closed: their numbers may be others' from now on
 
     def __repr__(self) -> str:
         return repr(self._tree)
