@@ -4,6 +4,11 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from sexton import aio as aio
+    from sexton import errors as errors
+    from sexton import events as events
+    from sexton import reaper as reaper
+    from sexton import spawn as spawn
     from sexton.spawn import DEVNULL as DEVNULL
     from sexton.spawn import PIPE as PIPE
     from sexton.spawn import STDOUT as STDOUT
@@ -33,17 +38,22 @@ _FROM_SPAWN = frozenset(
     }
     | {"check_call", "check_output", "run"}
 )
+_MODULES = frozenset({"aio", "errors", "events", "reaper", "spawn"})
 
 
 def __getattr__(name: str) -> object:
-    """What sexton.spawn has, imported when it is first asked for: `sexton init` pays for nothing it does not use."""
-    if name not in _FROM_SPAWN:
+    """Modules, and what sexton.spawn has, imported when first asked for: `sexton init` pays for nothing that it does
+    not use.
+    """
+    if name not in _MODULES | _FROM_SPAWN:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from sexton import spawn
+    from importlib import import_module
 
-    found = globals()[name] = getattr(spawn, name)
+    if name in _MODULES:
+        return import_module(f"{__name__}.{name}")
+    found = globals()[name] = getattr(import_module(f"{__name__}.spawn"), name)
     return found
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_FROM_SPAWN})
+    return sorted({*globals(), *_MODULES, *_FROM_SPAWN})

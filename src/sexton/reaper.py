@@ -1,7 +1,7 @@
 """Bury the orphans of a program that must itself be PID 1, and never a child of its own.
 
     with sexton.reaper.Reaper():            # or: python -m sexton.reaper script.py [ARG]...
-        serve()
+        serve()                             # or: python -m sexton.reaper -m module [ARG]...
 
 A program that can be put behind an init should be: `sexton init -- program`. This is for one that cannot.
 
@@ -385,15 +385,38 @@ def _system(command: str | bytes) -> int:
 os.register_at_fork(before=_before, after_in_parent=_forked, after_in_child=_in_child)
 
 
+_USAGE = """\
+usage: python -m sexton.reaper SCRIPT [ARG]...
+       python -m sexton.reaper -m MODULE [ARG]...
+
+Run a Python program beside a reaper, which buries the orphans and none of the program's own children.
+"""
+
+
+def _refused(words: list[str], *, module: bool) -> str:
+    """What is wrong with the command line; "" where nothing is."""
+    if not words:
+        return f"expected {'a module after -m' if module else 'a script, or -m and a module'}"
+    if module:
+        return ""
+    if words[0].startswith("-"):
+        return f"no such option: {words[0]}"
+    return "" if os.access(words[0], os.R_OK) else f"{words[0]}: there is no such script, or it cannot be read"
+
+
 def main() -> None:
     """Run a script, or a module with -m, in this process, beside a reaper."""
     import runpy
 
     words = sys.argv[1:]
+    if words and words[0] in {"-h", "--help"}:
+        sys.stdout.write(_USAGE)
+        return
     module = words[:1] == ["-m"]
     words = words[module:]
-    if not words:
-        raise UsageError("usage: python -m sexton.reaper SCRIPT [ARG]...   or   -m MODULE [ARG]...")
+    if said := _refused(words, module=module):
+        sys.stderr.write(f"{_USAGE}\nsexton.reaper: {said}\n")
+        sys.exit(UsageError.exit_code)
     sys.argv = words
     reaper = Reaper()
     reaper.start(knows_nothing=True)

@@ -16,7 +16,7 @@ import pytest
 
 import sexton
 from sexton import aio, events
-from sexton.errors import LeftoversError, NotOwner, SextonError
+from sexton.errors import LeftoversError, NotOwner, SextonError, UsageError
 from sexton.spawn import _processes, _rescue
 from tests.spawn.troop import Troop
 from tests.support.lines import DEADLINE
@@ -374,3 +374,41 @@ def test_leftovers_of_an_ended_command_do_not_hold_the_result(runs: Runs, troop:
 
     runs(main)
     troop.end()
+
+
+def test_what_is_no_pipe_is_named(runs: Runs) -> None:
+    async def main() -> None:
+        async with await aio.Tree.start(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as tree:
+            assert repr(tree) == f"<Tree ['cat'] guard={tree.guard} pid={tree.pid} running>"
+            await tree.send(b"word")
+            assert await tree.receive(tree.stdout) == b"word"
+            with pytest.raises(UsageError, match=r"^no open pipe: stderr of \['cat'\]; start the tree with"):
+                await tree.receive(tree.stderr)
+            await tree.close_stdin()
+            with pytest.raises(UsageError, match=r"^stdin of \['cat'\] was closed$"):
+                await tree.send(b"word")
+            assert await tree.wait() == 0
+            assert repr(tree).endswith(" ended>")
+        assert tree.stdout is None
+        with pytest.raises(UsageError, match=r"^stdin of \['cat'\] was closed$"):
+            await tree.send(b"word")
+        async with await aio.Tree.start(["sleep", "100"]) as tree:
+            with pytest.raises(UsageError, match="is no pipe; start the tree with stdin=PIPE"):
+                await tree.send(b"word")
+            with pytest.raises(UsageError, match="no open pipe: stdout and stderr of"):
+                await tree.receive(tree.stdout)
+
+    runs(main)
+
+
+@pytest.mark.parametrize("settings", [{"text": True}, {"encoding": "ascii"}, {"errors": "replace"}])
+def test_a_tree_has_no_text(runs: Runs, settings: dict[str, Any]) -> None:
+    async def main() -> None:
+        with pytest.raises(UsageError, match=f"{next(iter(settings))}=.*: the streams of an aio.Tree are of bytes"):
+            await aio.Tree.start(["true"], **settings)
+        async with await aio.Tree.start(["true"], text=False):
+            pass
+        ladder: dict[str, Any] = {"contain": "pidns", "require": "subreaper"}
+        assert (await aio.run(["echo", "x"], capture_output=True, **ladder, **settings)).stdout == "x\n"
+
+    runs(main)

@@ -45,7 +45,7 @@ import sexton
 try:
     sexton.Tree(["true"], contain="cgroup", stderr=sexton.DEVNULL)
 except sexton.errors.ContainmentError as error:
-    print(error.exit_code, "cgroup" in str(error))
+    print(type(error).__name__, error.exit_code, "cgroup" in str(error))
 with sexton.Tree(["sleep", "100"], contain="cgroup", require="subreaper", stderr=sexton.DEVNULL) as tree:
     print(tree.contain)
 """
@@ -53,8 +53,8 @@ with sexton.Tree(["sleep", "100"], contain="cgroup", require="subreaper", stderr
         'for place in $(grep -o " /sys/fs/cgroup[^ ]*" /proc/mounts | sort -r); do umount -l "$place"; done; exec "$@"'
     )
     words = ["unshare", "--mount", *(["--map-root-user"] if os.geteuid() else []), "sh", "-c", hide, "sh"]
-    done = sexton.run([*words, sys.executable, "-c", "import sexton.errors\n" + code], capture_output=True, text=True)
-    assert done.stdout.split() == ["125", "True", "pidns"], done
+    done = sexton.run([*words, sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.split() == ["ContainmentError", "125", "True", "pidns"], done
 
 
 def place_of(tree: sexton.Tree) -> Path:

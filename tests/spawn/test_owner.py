@@ -332,6 +332,48 @@ def test_sweep(troop: Troop, state: Path) -> None:
     close(*handles)
 
 
+@pytest.mark.parametrize("name", ["HOME", "SEXTON_STATE", "XDG_STATE_HOME"])
+def test_sweep_makes_no_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    for other in ("SEXTON_STATE", "XDG_STATE_HOME"):
+        monkeypatch.delenv(other, raising=False)
+    for place in ("/proc/sexton", str(tmp_path / "missing")):
+        monkeypatch.setenv(name, place)
+        [line] = sweep()
+        assert line.startswith(f"nothing was left: there is no {place}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sweep_goes_on_past_what_it_cannot_read(troop: Troop, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    handles = crash(troop, state, {}, {"on_owner_lost": "keep", "grace": 0.2}, "polite")
+    (state / "before.ledger").mkdir()
+    (state / "last.ledger").symlink_to("last.ledger")
+    command = [sys.executable, "-m", "sexton", "sweep"]
+    monkeypatch.setenv("SEXTON_STATE", str(state))
+    done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, check=False)
+    assert done.returncode == 2
+    assert done.stdout.endswith(": ended\n")
+    assert done.stderr.splitlines() == [
+        f"sexton: {state}/before.ledger: Is a directory",
+        f"sexton: {state}/last.ledger: Too many levels of symbolic links",
+    ]
+    troop.end()
+    close(*handles)
+
+    monkeypatch.setenv("SEXTON_STATE", f"{state}/it.ledger")
+    done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, check=False)
+    assert (done.returncode, done.stderr) == (2, f"sexton: {state}/it.ledger: Not a directory\n")
+
+
+def test_the_directory_of_an_owner_is_made(state: Path) -> None:
+    """By its name or as a path; nobody else may look into it."""
+    for place in (state / "a" / "b", str(state / "c")):
+        with sexton.Owner("it", state=place).tree(["true"]) as tree:
+            assert tree.wait() == 0
+            assert repr(tree).startswith("<Tree ['true'] guard=")
+        assert Path(place, "it.ledger").is_file()
+        assert Path(place).stat().st_mode & 0o777 == 0o700
+
+
 def test_sweep_leaves_a_lease_its_time(troop: Troop, state: Path) -> None:
     handles = crash(troop, state, {"policy": "expiration", "lease": 1000}, {}, "polite")
     assert sweep("--state", str(state))[0].endswith(": left")
@@ -361,6 +403,12 @@ def test_where_ledgers_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("SEXTON_STATE", str(tmp_path / "b"))
     assert _ledger.state_directory() == tmp_path / "b"
     assert (tmp_path / "b").is_dir()
+    monkeypatch.delenv("SEXTON_STATE")
+    monkeypatch.delenv("XDG_STATE_HOME")
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(os, "getuid", lambda: 987654321)  # whom the password file does not know
+    with pytest.raises(UsageError, match="set HOME or SEXTON_STATE"):
+        _ledger.state_path()
 
 
 def test_bad_owners_are_named(state: Path) -> None:

@@ -57,7 +57,13 @@ def orphan(how=""):
 
 
 def program(
-    tmp_path: Path, code: str, *, pid1: bool = True, before: str = "", words: tuple[str, ...] = ("SCRIPT",)
+    tmp_path: Path,
+    code: str,
+    *,
+    pid1: bool = True,
+    before: str = "",
+    words: tuple[str, ...] = ("SCRIPT",),
+    cwd: Path | None = None,
 ) -> list[str]:
     """Run the code; the lines that it printed."""
     script = tmp_path / "script.py"
@@ -66,7 +72,7 @@ def program(
     if before:
         argv = ["sh", "-c", f'{before} exec "$@"', "sh", *argv]
     done = subprocess.run(
-        [*(namespace() if pid1 else ()), *argv], capture_output=True, text=True, timeout=DEADLINE, check=False
+        [*(namespace() if pid1 else ()), *argv], capture_output=True, text=True, timeout=DEADLINE, check=False, cwd=cwd
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
@@ -166,6 +172,35 @@ def test_as_a_module_it_buries_what_was_there_before(tmp_path: Path) -> None:
         """
     words = ("-m", "sexton.reaper", "SCRIPT", "x", "-y")
     assert program(tmp_path, code, before="sleep 0 &", words=words) == ["['x', '-y']"]
+
+
+def test_as_a_module_it_runs_a_module(tmp_path: Path) -> None:
+    code = "print(__name__, reaper.Reaper.running is not None, sys.argv[1:])"
+    assert program(tmp_path, code, words=("-m", "sexton.reaper", "-m", "script", "-y"), cwd=tmp_path) == [
+        "__main__ True ['-y']"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "expected a script, or -m and a module"),
+        (["-m"], "expected a module after -m"),
+        (["-c", "pass"], "no such option: -c"),
+        (["missing.py"], "missing.py: there is no such script, or it cannot be read"),
+    ],
+)
+def test_a_command_line_that_it_does_not_take(tmp_path: Path, words: list[str], said: str) -> None:
+    command = [sys.executable, "-m", "sexton.reaper"]
+    done = subprocess.run(
+        [*command, *words], capture_output=True, text=True, timeout=DEADLINE, check=False, cwd=tmp_path
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("usage: python -m sexton.reaper SCRIPT [ARG]...\n")
+    assert done.stderr.endswith(f"\nsexton.reaper: {said}\n")
+    helped = subprocess.run([*command, "--help"], capture_output=True, text=True, timeout=DEADLINE, check=True)
+    assert helped.stdout
+    assert done.stderr.startswith(helped.stdout)
 
 
 def test_one_is_enough(tmp_path: Path) -> None:

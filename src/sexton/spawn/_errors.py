@@ -34,6 +34,8 @@ class CompletedProcess(subprocess.CompletedProcess[Any]):
 class CalledProcessError(SextonError, subprocess.CalledProcessError):
     """A command ended with another exit code than 0; `receipt` as in CompletedProcess."""
 
+    __module__ = "sexton"  # as a traceback names it
+
     def __init__(
         self, returncode: int, cmd: Any, output: Any = None, stderr: Any = None, *, receipt: Receipt | None = None
     ) -> None:
@@ -51,6 +53,8 @@ class TimeoutExpired(SextonError, subprocess.TimeoutExpired):
     holders   who held the pipes when the time was over (Holder: pid, name, cmdline, streams), the command too
     receipt   how each ended, when the tree was stopped
     """
+
+    __module__ = "sexton"
 
     def __init__(
         self,

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sexton.errors import UsageError
 from sexton.spawn import _processes
 
 if TYPE_CHECKING:
@@ -129,19 +130,22 @@ def boot() -> str:
 
 
 def state_path() -> Path:
-    """Where ledgers are: $SEXTON_STATE, else $XDG_STATE_HOME/sexton, else ~/.local/state/sexton."""
-    named = os.environ.get("SEXTON_STATE")
-    base = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
-    return Path(named) if named else base / "sexton"
+    """Where ledgers are: $SEXTON_STATE, else $XDG_STATE_HOME/sexton, else ~/.local/state/sexton. Raises UsageError."""
+    if named := os.environ.get("SEXTON_STATE"):
+        return Path(named)
+    try:
+        return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state", "sexton")
+    except RuntimeError:
+        raise UsageError("this user has no home directory; set HOME or SEXTON_STATE") from None
 
 
-def state_directory() -> Path:
-    """The same, made if need be."""
-    found = state_path()
+def state_directory(named: str | os.PathLike[str] | None = None) -> Path:
+    """The one that is named, or else the same as above; made if need be. Raises OSError."""
+    found = state_path() if named is None else Path(named)
     found.mkdir(mode=0o700, parents=True, exist_ok=True)
     return found
 
 
-def ledgers(directory: Path) -> list[Ledger]:
-    """Every ledger in it."""
-    return [Ledger.read(path) for path in sorted(directory.glob("*.ledger"))]
+def ledgers(directory: Path) -> list[Path]:
+    """The file of each ledger in it. Raises OSError."""
+    return sorted(path for path in directory.iterdir() if path.name.endswith(".ledger"))

@@ -15,7 +15,7 @@ from sexton.spawn import _ledger, _processes, _rescue, _start
 from sexton.spawn._tree import Tree
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 Policy = Literal["termination", "expiration", "reincarnation", "gentle"]
@@ -51,7 +51,8 @@ class Owner:
                                be renewed as before, and ends it otherwise.
     lease     seconds; expiration and gentle need one
     maximum   seconds that a tree may live at most, whatever is renewed; None: no limit
-    state     the directory of the ledgers; None: $SEXTON_STATE, $XDG_STATE_HOME/sexton or ~/.local/state/sexton
+    state     the directory of the ledgers, made if need be; None: $SEXTON_STATE, $XDG_STATE_HOME/sexton or
+              ~/.local/state/sexton
 
     swept     what became of the trees of earlier incarnations (Swept)
     adopted   those that are ours now (Tree), with policy "gentle"
@@ -67,7 +68,7 @@ class Owner:
         *,
         lease: float | None = None,
         maximum: float | None = None,
-        state: Path | None = None,
+        state: str | os.PathLike[str] | None = None,
     ) -> None:
         if not name or "/" in name or name.startswith("."):
             raise UsageError(f"name={name!r}: expected the name of a file, without a slash")
@@ -80,7 +81,7 @@ class Owner:
         self.lease = lease
         self.maximum = maximum
         self.adopted: list[Tree] = []
-        directory = _ledger.state_directory() if state is None else state
+        directory = _ledger.state_directory(state)
         self._sockets = directory
         path = directory / f"{name}.ledger"
         with _ledger.locked(path):
@@ -203,6 +204,8 @@ class _Owned(Tree):
                 self._book.append(event="end", tree=self.mark)
 
 
+_Owned.__name__ = Tree.__name__  # that is what its users see: in its repr
+
 _here: WeakValueDictionary[str, _Owned] = WeakValueDictionary()  # by their marks: those that this process has at hand
 
 
@@ -263,22 +266,18 @@ def _ask(pid: int, mark: str, grace: float) -> None:
         os.close(fd)
 
 
-def sweep(directory: Path, *, everything: bool = False) -> list[tuple[str, Swept]]:
-    """End what crashed owners left: (owner's name, what became of the tree). Raises LeftoversError.
+def sweep(path: Path, *, everything: bool = False) -> Iterator[Swept]:
+    """End what the owner of that ledger left when it crashed. Raises LeftoversError, OSError.
 
     Trees of the policies "expiration" and "gentle" have a lease, and are left to it, if their guard lives, unless
     `everything`.
     """
-    done = []
-    for ledger in _ledger.ledgers(directory):
-        if ledger.owner_lives:
-            continue
-        for entry in list(ledger.open.values()):
-            leased = ledger.policy in {"expiration", "gentle"} and not everything
-            if leased and _is_guarded(entry):
-                fate = "left"
-            else:
-                fate = end(entry)
-                ledger.append(event="end", tree=entry.tree)
-            done.append((ledger.path.stem, Swept(entry.tree, tuple(entry.command), fate)))
-    return done
+    ledger = _ledger.Ledger.read(path)
+    if ledger.owner_lives:
+        return
+    for entry in list(ledger.open.values()):
+        leased = ledger.policy in {"expiration", "gentle"} and not everything
+        left = leased and _is_guarded(entry)
+        yield Swept(entry.tree, tuple(entry.command), "left" if left else end(entry))
+        if not left:
+            ledger.append(event="end", tree=entry.tree)  # last, for it may fail: what was done has been told

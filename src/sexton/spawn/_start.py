@@ -404,8 +404,7 @@ def _then_own_group(preexec_fn: Callable[[], Any]) -> None:
         os.setpgid(0, 0)
 
 
-class CannotContain(ContainmentError):
-    """This rung of the ladder cannot be had."""
+CannotContain = ContainmentError  # this rung of the ladder cannot be had
 
 
 def failure(args: Command, program: Word, contain: Contain, record: Record, status: int) -> Exception:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 import anyio
 
-from sexton.errors import LeftoversError, SextonError
+from sexton.errors import ContainmentError, LeftoversError, SextonError, UsageError
 from sexton.events import Refused, Status
 from sexton.spawn import _processes, _start
 from sexton.spawn._channel import PATIENCE
@@ -70,18 +70,14 @@ class Tree:
 
     @classmethod
     async def start(cls, args: _start.Command, **settings: Unpack[_start.TreeSettings]) -> Self:
-        """Start a tree; keywords and errors as for sexton.Tree. Cancelled, it leaves nothing behind."""
-        rungs = _start.split(settings)[0].rungs()
-        for contain in rungs:
-            tree = cls(Blocking.unawaited(args, settings, contain, late=False))
-            try:
-                await tree.wait_start()
-            except _start.CannotContain:
-                if contain == rungs[-1]:
-                    raise
-            else:
-                break
-        return tree
+        """Start a tree; keywords and errors as for sexton.Tree. Cancelled, it leaves nothing behind.
+
+        Its streams are of bytes: `text`, `encoding`, `errors` and `universal_newlines` are for run().
+        """
+        for name in ("text", "encoding", "errors", "universal_newlines"):
+            if settings.get(name):
+                raise UsageError(f"{name}={settings[name]!r}: the streams of an aio.Tree are of bytes; decode them")
+        return await _started(cls, args, settings)
 
     async def wait_start(self) -> None:
         """Wait until the command runs, as start() has done. Raises what kept it from that."""
@@ -267,8 +263,10 @@ class Tree:
         return self._tree.seen > number or self._tree.held
 
     async def send(self, data: bytes) -> None:
-        """Write to the command's stdin (PIPE). Raises BrokenPipeError."""
-        assert self.stdin is not None, "stdin is no pipe"
+        """Write to the command's stdin (PIPE). Raises BrokenPipeError, UsageError."""
+        if self.stdin is None:
+            why = "was closed" if self._tree.stdin else "is no pipe; start the tree with stdin=PIPE"
+            raise UsageError(f"stdin of {self.args!r} {why}")
         rest = memoryview(data)
         while rest:
             try:
@@ -283,8 +281,11 @@ class Tree:
             self._tree.stdin.close()
         await anyio.lowlevel.checkpoint()
 
-    async def receive(self, fd: int) -> bytes:
-        """Some bytes of `stdout` or `stderr`; b"" at the end."""
+    async def receive(self, fd: int | None) -> bytes:
+        """Some bytes of `stdout` or `stderr`; b"" at the end. Raises UsageError where that is None, no pipe."""
+        if fd is None:
+            none = " and ".join(name for name in ("stdout", "stderr") if getattr(self, name) is None)
+            raise UsageError(f"no open pipe: {none} of {self.args!r}; start the tree with stdout=PIPE or stderr=PIPE")
         while True:
             try:
                 return os.read(fd, CHUNK)
@@ -304,6 +305,28 @@ class Tree:
                 await self.stop()
         finally:
             self._tree.__exit__(None, None, None)
+            self.stdin = self.stdout = self.stderr = None  # closed: their numbers may be others' from now on
+
+    def __repr__(self) -> str:
+        return repr(self._tree)
+
+
+Made = TypeVar("Made", bound=Tree)
+
+
+async def _started(kind: type[Made], args: _start.Command, settings: _start.Settings | _start.TreeSettings) -> Made:
+    """A tree whose command runs, in the first containment of the ladder that can be had."""
+    rungs = _start.split(settings)[0].rungs()
+    for contain in rungs:
+        tree = kind(Blocking.unawaited(args, settings, contain, late=False))
+        try:
+            await tree.wait_start()
+        except ContainmentError:
+            if contain == rungs[-1]:
+                raise
+        else:
+            break
+    return tree
 
 
 class _Exchange:
@@ -362,7 +385,7 @@ async def run(
     """sexton.run(), awaited: the same parameters, results and exceptions. Cancelled, it stops the tree first."""
     settings, _ = arranged(more, settings, input, capture_output=capture_output)
     if wants_ladder(settings):
-        started = await Tree.start(args, **settings)
+        started = await _started(Tree, args, settings)
     else:
         started = Tree(Blocking.unawaited(args, settings, late=True))
     async with started as tree:
