@@ -128,6 +128,7 @@ def until_it_sleeps(pid: int) -> None:
 RECV = {45, 207}  # recvfrom(2) on x86_64 and aarch64
 
 UNKILLABLE = """
+#define _GNU_SOURCE
 #include <stdio.h>
 #include <unistd.h>
 int main(void)
@@ -154,7 +155,9 @@ def test_who_may_not_be_killed_is_named(public: Path, sexton_init: Path) -> None
             os.setresgid(65534, 65534, 65534)
             os.setresuid(65534, 65534, 65534)
             os.environ["SEXTON_INIT"] = str(guard)
-            tree = sexton.Tree([str(program)], stdout=told.write_fd, grace=0.1)
+            tree = sexton.Tree([str(program)], stdout=subprocess.PIPE, grace=0.1)
+            assert tree.stdout
+            os.write(told.write_fd, tree.stdout.readline())  # it is root now
             with pytest.raises(LeftoversError) as left:
                 tree.stop()
             os.write(told.write_fd, f"{left.value}; {tree.receipt.empty} {tree.receipt.guard_lost}\n".encode())

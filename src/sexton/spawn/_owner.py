@@ -108,9 +108,11 @@ class Owner:
             EPOCH: self._mark(),
         }
         if self.policy in {"expiration", "gentle"}:
-            keywords |= {"lease": settings.get("lease") or self.lease, "on_owner_lost": "lease"}
+            lease = settings.get("lease")
+            keywords |= {"lease": self.lease if lease is None else lease, "on_owner_lost": "lease"}
         if self.maximum is not None:
-            keywords["timeout"] = min(self.maximum, settings.get("timeout") or self.maximum)
+            timeout = settings.get("timeout")
+            keywords["timeout"] = self.maximum if timeout is None else min(self.maximum, timeout)
         listen = str(self._sockets / f"{mark}.sock") if self.policy == "gentle" else None
         command = [os.fsdecode(word) for word in ([args] if isinstance(args, str | bytes | os.PathLike) else args)]
         self._ledger.append(event="start", epoch=self.epoch, tree=mark, command=command, listen=listen)

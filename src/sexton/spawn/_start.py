@@ -404,9 +404,6 @@ def _then_own_group(preexec_fn: Callable[[], Any]) -> None:
         os.setpgid(0, 0)
 
 
-CannotContain = ContainmentError  # this rung of the ladder cannot be had
-
-
 def failure(args: Command, program: Word, contain: Contain, record: Record, status: int) -> Exception:
     """Why the command was not started, as an exception; `status`: the guard's own exit status."""
     failed = record.failed
@@ -415,7 +412,7 @@ def failure(args: Command, program: Word, contain: Contain, record: Record, stat
     text = failed.text if failed else "its message is on its standard error"
     said = f"sexton-init (exit status {status}) did not start {args!r} with contain={contain!r}: {text}"
     if failed is not None and failed.step == "contain":
-        return CannotContain(said)
+        return ContainmentError(said)
     if failed is not None and failed.errno in {errno.EPERM, errno.EACCES}:
         return PermissionError(failed.errno, said)
     return GuardError(said)

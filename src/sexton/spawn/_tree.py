@@ -12,7 +12,7 @@ import warnings
 from typing import IO, TYPE_CHECKING, Any, Literal, Self, Unpack, cast
 
 from sexton import events
-from sexton.errors import GuardError, LeftoversError, SextonError
+from sexton.errors import ContainmentError, GuardError, LeftoversError, SextonError
 from sexton.spawn import _ends, _processes, _rescue, _start
 from sexton.spawn._channel import Channel
 from sexton.spawn._errors import TimeoutExpired
@@ -69,7 +69,7 @@ class Tree(Channel):
             self._begin(args, options, _start.start(args, options, contain, popen, mark=mark))
             try:
                 self._await_start()
-            except _start.CannotContain:
+            except ContainmentError:
                 if contain == rungs[-1]:
                     raise
             else:
@@ -307,7 +307,8 @@ class Tree(Channel):
     def dismiss(self) -> None:
         """Let go the guard of a tree with on_owner_lost="hold" of which nothing is left, when that is written down.
 
-        An owner that dies before has a successor who hears how it ended. Waits for nothing.
+        An owner that dies before has a successor who hears how it ended. Waits for nothing. What lives after all is
+        killed.
         """
         self.order_unheard("kill")
 
