@@ -425,9 +425,8 @@ class Instance:
             self._gone()
 
     def _wait_for(self, left: Sequence[Process], patience: float) -> None:
-        loop = asyncio.get_running_loop()
         self.survivors = survivors.Survivors(
-            self.mark, left, loop, patience=patience, said=self._stick, over=self._unstick
+            self.mark, left, asyncio.get_running_loop(), patience=patience, said=self._stick, over=self._unstick
         )
 
     def _stick(self) -> None:
