@@ -18,5 +18,7 @@ long call(long n, long a, long b, long c, long d, long e, long f)
 unsigned file_type(int fd, const char *path)
 {
 	struct stat about;
-	return CALL(SYS_newfstatat, fd, path, &about, AT_EMPTY_PATH) == 0 ? about.st_mode & S_IFMT : 0;
+	about.st_mode = 0; /* as it stays where the call fails */
+	CALL(SYS_newfstatat, fd, path, &about, AT_EMPTY_PATH);
+	return about.st_mode & S_IFMT;
 }
