@@ -15,8 +15,8 @@ import sexton
 from sexton import proc
 from sexton.errors import LeftoversError
 from sexton.spawn import _processes, _start
-from tests.spawn.troop import Troop
-from tests.support.lines import DEADLINE, Pipe, until
+from tests.spawn.troop import Troop, await_reader
+from tests.support.lines import DEADLINE, Pipe
 from tests.support.processes import Handle
 
 KILLS = "setsid sleep 1000 & kill -KILL $PPID; sleep 1000"
@@ -114,18 +114,11 @@ def test_from_a_signal_handler_above_a_frame_that_waits(order: str) -> None:
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as program:
         assert program.stdout
         assert program.stdout.readline() == "waits\n"
-        until_it_sleeps(program.pid)
+        await_reader(program.pid)
         program.send_signal(signal.SIGUSR1)
         out, _ = program.communicate(timeout=DEADLINE)
     assert out == f"ordered\n{-9 if order == 'kill' else -15} True\n"
 
-
-def until_it_sleeps(pid: int) -> None:
-    """In recv(2): where the owner of a tree waits."""
-    until(lambda: getattr(proc.syscall(pid), "number", None) in RECV, "a frame that waits")
-
-
-RECV = {45, 207}  # recvfrom(2) on x86_64 and aarch64
 
 UNKILLABLE = """
 #define _GNU_SOURCE

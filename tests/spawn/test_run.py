@@ -12,7 +12,7 @@ import pytest
 
 import sexton
 from sexton.errors import SextonError
-from tests.spawn.troop import Troop
+from tests.spawn.troop import Troop, await_reader
 from tests.support.lines import DEADLINE
 from tests.support.monsters import double_forked
 
@@ -147,6 +147,7 @@ except KeyboardInterrupt:
     words = [sys.executable, "-c", code, str(troop.log.write_fd), *troop.words(double_forked("stubborn"), "polite")]
     with subprocess.Popen(words, **troop.handed) as program:
         troop.ready(2)
+        await_reader(program.pid)  # before, a start would be given up: without its own Ctrl-C
         program.send_signal(signal.SIGINT)
         assert program.wait(DEADLINE) == 7
     assert {note.signal for note in troop.end() if note.word == "got"} == {signal.SIGINT, signal.SIGTERM}

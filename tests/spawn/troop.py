@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TypedDict
 
-from tests.support.lines import Pipe
+from sexton import proc
+from tests.support.lines import Pipe, until
 from tests.support.monsters import Note, await_notes, join, rest_of
 
 
@@ -39,3 +40,11 @@ class Troop:
         """Wait until all of them are dead, and give what they wrote meanwhile; the log is closed on our side."""
         self.log.close_writer()
         return rest_of(self.log)
+
+
+RECV = {45, 207}  # recvfrom(2) on x86_64 and aarch64
+
+
+def await_reader(pid: int) -> None:
+    """Until the process waits in recv(2), as the owner of a tree does."""
+    until(lambda: getattr(proc.syscall(pid), "number", None) in RECV, "an owner that waits")
