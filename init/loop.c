@@ -74,15 +74,10 @@ static inline int64_t earlier(int64_t a, int64_t b)
 	return a < b ? a : b;
 }
 
-IDLE static int64_t next_deadline(void)
+IDLE int64_t next_deadline(void)
 {
 	int64_t next = earlier(earlier(st.drain_at, st.stop_timeout_at), earlier(st.timeout_at, st.grace_at));
 	return earlier(next, earlier(st.give_up_at, st.lease_at));
-}
-
-bool overdue(void)
-{
-	return next_deadline() <= now_ns();
 }
 
 IDLE static int wait_for_event(siginfo_t *info)

@@ -82,7 +82,7 @@ IDLE bool reap(void)
 		}
 		any = true;
 		buried(pid, comm, status, &usage);
-		if (n == 0 && overdue()) {
+		if (n == 0 && next_deadline() <= now_ns()) {
 			kill(st.self, SIGCHLD); /* others may be dying faster than they are buried: the rest after the deadline */
 			return any;
 		}

@@ -194,7 +194,7 @@ void listen_pid(char **envp); /* cfg.in_child: LISTEN_PID names COMMAND, if it n
 
 /* loop.c */
 int64_t now_ns(void);
-bool overdue(void);      /* a deadline has passed */
+int64_t next_deadline(void); /* NEVER: there is none */
 void loop(void);
 int signal_command(int sig, const siginfo_t *info, enum scope scope); /* 0, or the errno */
 
