@@ -16,6 +16,7 @@ from sexton.supervise import survivors
 from sexton.supervise.config import App, Probe, Restart, Stop
 from sexton.supervise.journal import Journal
 from sexton.supervise.probes import until_unwell
+from sexton.supervise.supervisor import Supervisor
 from tests.supervise.dead_disk import DeadDisk
 from tests.supervise.homes import Home
 from tests.supervise.houses import app, config, house, run, states, until_state
@@ -46,6 +47,15 @@ def web(tmp_path: Path, script: str = SCRIPT, **settings: object) -> App:
 def cats(disk: DeadDisk) -> list[tuple[int, int]]:
     """Who asks the disk: (pid, start)."""
     return [(one.pid, one.start) for one in proc.snapshot() if proc.cmdline(one.pid) == ("cat", f"{disk.path}/file")]
+
+
+async def strand(it: Supervisor, disk: DeadDisk) -> list[tuple[int, int]]:
+    """Kill the guard of web.0 when its command waits for the disk, until it is said to be stuck; gives who asks it."""
+    disk.asked()
+    asking = cats(disk)
+    os.kill(it.instances["web.0"].model().guard, signal.SIGKILL)
+    await until_state(it, "web.0", "stuck")
+    return asking
 
 
 @pytest.mark.usefixtures("soon")
@@ -79,10 +89,7 @@ def test_nothing_is_started_beside_it_until_it_ends(tmp_path: Path, disk: DeadDi
 def test_the_next_supervisor_starts_nothing_beside_it_either(tmp_path: Path, disk: DeadDisk) -> None:
     async def scenario() -> None:
         async with house(tmp_path / "state", web(tmp_path)) as first:
-            disk.asked()
-            [cat] = cats(disk)
-            os.kill(first.instances["web.0"].model().guard, signal.SIGKILL)
-            await until_state(first, "web.0", "stuck")
+            [cat] = await strand(first, disk)
             first.down()
             assert await first.wait() == 1
         for _ in range(2):  # one that asks for it, and one that does not
@@ -104,9 +111,7 @@ def test_the_next_supervisor_starts_nothing_beside_it_either(tmp_path: Path, dis
 def test_who_is_removed_is_forgotten_when_it_ends(tmp_path: Path, disk: DeadDisk) -> None:
     async def scenario() -> None:
         async with house(tmp_path / "state", web(tmp_path)) as first:
-            disk.asked()
-            os.kill(first.instances["web.0"].model().guard, signal.SIGKILL)
-            await until_state(first, "web.0", "stuck")
+            await strand(first, disk)
         async with house(tmp_path / "state", app("db", "exec sleep 1000")) as second:
             disk.let_go()
             await second.until(lambda: "web.0" not in second.instances)
@@ -120,10 +125,7 @@ def test_who_is_removed_is_forgotten_when_it_ends(tmp_path: Path, disk: DeadDisk
 def test_a_reload_goes_on_without_it(tmp_path: Path, disk: DeadDisk) -> None:
     async def scenario() -> None:
         async with house(tmp_path / "state", web(tmp_path)) as it:
-            disk.asked()
-            [cat] = cats(disk)
-            os.kill(it.instances["web.0"].model().guard, signal.SIGKILL)
-            await until_state(it, "web.0", "stuck")
+            [cat] = await strand(it, disk)
             with pytest.raises(LeftoversError, match=r"web\.0 is stuck"):
                 await it.scale("web", 0)
             await it.scale("web", 1)

@@ -331,15 +331,23 @@ def test_down_says_of_a_supervisor_that_does_not_answer(home: Home) -> None:
         assert f"process {os.getpid()}" in done.stderr
 
 
-def test_as_pid_1_it_is_behind_an_init(home: Home) -> None:
-    """The orphan that the app leaves outside of its tree's guard comes to the init: nobody is a zombie."""
-    with Running(
+def as_pid_1(home: Home) -> Running:
+    """`sexton up` as PID 1 of a namespace of its own."""
+    return Running(
         subprocess.Popen(
-            [*namespace(), SEXTON, "up"], cwd=home.directory, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            [*namespace(), SEXTON, "up"],
+            cwd=home.directory,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         ),
         Place.PID1,
-    ) as running:  # fmt: skip
+    )
+
+
+def test_as_pid_1_it_is_behind_an_init(home: Home) -> None:
+    """The orphan that the app leaves outside of its tree's guard comes to the init: nobody is a zombie."""
+    with as_pid_1(home) as running:
         until(running, "a.0: ready")
         assert Path(f"/proc/{running.init.pid}/comm").read_text().startswith("sexton-init")
         running.send(signal.SIGHUP)
@@ -352,13 +360,7 @@ def test_as_pid_1_it_is_behind_an_init(home: Home) -> None:
 
 def test_down_from_within_its_container_is_a_success(home: Home) -> None:
     """The end of the supervisor is that of PID 1, which then stops whoever else is there."""
-    with Running(
-        subprocess.Popen(
-            [*namespace(), SEXTON, "up"], cwd=home.directory, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        ),
-        Place.PID1,
-    ) as running:  # fmt: skip
+    with as_pid_1(home) as running:
         until(running, "a.0: ready")
         enter = ["nsenter", "--target", str(running.init.pid), "--pid", "--mount", f"--wd={home.directory}"]
         enter += [] if os.geteuid() == 0 else ["--user", "--preserve-credentials"]

@@ -188,7 +188,7 @@ class Channel(_ends.Forkable):
 
     def _say(self, words: str) -> events.Event | None:
         """Send a command; its answer, or None when the guard had gone, or cannot be heard from a signal handler."""
-        number = self._send(words, heard=not self._interrupted)
+        number = self.send_order(words, heard=not self._interrupted)
         if number is None or self._interrupted:
             return None
         self._await_guard(lambda: number in self._record.answers or self._record.closed)
@@ -196,10 +196,10 @@ class Channel(_ends.Forkable):
 
     def order_unheard(self, words: str) -> None:
         """Send a command; its answer is of no interest. Waits for nothing."""
-        self._send(words, heard=False)
+        self.send_order(words, heard=False)
 
-    def _send(self, words: str, *, heard: bool = True) -> int | None:
-        """The number of the answer; None when the guard had gone."""
+    def send_order(self, words: str, *, heard: bool = True) -> int | None:
+        """Send a command; gives the number that its answer will have, None when the guard had gone."""
         self._check_owner()
         with self._speaking, contextlib.suppress(OSError):
             if not self._record.closed:
@@ -213,6 +213,10 @@ class Channel(_ends.Forkable):
     def _order(self, words: str) -> bool:
         """Send a command that is to be carried out; False when the tree had ended. Raises SextonError where refused."""
         answer = self._say(words)
+        self.check_answer(words, answer)
+        return isinstance(answer, events.Done)
+
+    def check_answer(self, words: str, answer: events.Event | None) -> None:
+        """Raises SextonError where the guard refused a command though there was something to do it to."""
         if isinstance(answer, events.Refused) and not self._record.ended:
             raise SextonError(f"the guard {self.guard} of {self.args!r} refused `{words}`: {answer.why}")
-        return isinstance(answer, events.Done)

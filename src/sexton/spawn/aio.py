@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 import anyio
 
-from sexton.errors import ContainmentError, LeftoversError, SextonError, UsageError
-from sexton.events import Refused, Status
+from sexton.errors import ContainmentError, LeftoversError, UsageError
+from sexton.events import Status
 from sexton.spawn import _processes, _start
 from sexton.spawn._channel import PATIENCE
 from sexton.spawn._errors import CalledProcessError, CompletedProcess, TimeoutExpired
@@ -172,23 +172,22 @@ class Tree:
     async def _say(self, words: str) -> events.Event | None:
         """Send a command to the guard, which answers at once; its answer, or None when it had gone."""
         record = self._tree._record  # noqa: SLF001 - its own blocking half
-        known = set(record.ignored)
-        self._tree.order_unheard(words)
-        mine = record.ignored - known
-        record.ignored -= mine
+        number = self._tree.send_order(words)
+        if number is None:
+            await anyio.lowlevel.checkpoint()
+            return None
         try:
             await anyio.lowlevel.checkpoint()  # the answer may be there at once, and others are to have their turn
-            await self._until(lambda: mine <= record.answers.keys(), PATIENCE)
+            await self._until(lambda: number in record.answers, PATIENCE)
         finally:
-            answer = [record.answers.pop(number) for number in mine & record.answers.keys()]
-            record.ignored |= mine if not answer else set()
-        return answer[0] if answer else None
+            answer = record.answers.pop(number, None)
+            if answer is None:
+                record.ignored.add(number)
+        return answer
 
     async def _order(self, words: str) -> None:
         """Send a command that is to be carried out. Raises SextonError where it is refused."""
-        answer = await self._say(words)
-        if isinstance(answer, Refused) and not self._tree.ended:
-            raise SextonError(f"the guard {self.guard} of {self.args!r} refused `{words}`: {answer.why}")
+        self._tree.check_answer(words, await self._say(words))
 
     async def send_signal(self, sig: int | str, scope: Scope = "child") -> None:
         """Send a signal to the command, its process group or the tree; nothing happens when it has ended.
